@@ -1,1 +1,35 @@
+"""Converters: one module per edge from a source format to a served format, and the runner that checks their files."""
 
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+from repo_builder.errors import ConversionError
+
+EDGES: dict[tuple[str, str], str] = {
+    ("huggingface", "onnx"): "torch_to_onnx",
+    ("factory", "onnx"): "torch_to_onnx",
+    ("torchscript", "onnx"): "torch_to_onnx",
+    ("exported_program", "onnx"): "torch_to_onnx",
+    ("onnx", "onnx"): "onnx_to_onnx",
+    ("torchscript", "torchscript"): "torchscript_to_torchscript",
+}
+"""(source format, target format) -> module of this package whose ``convert`` carries a model along that edge."""
+
+
+def edge(source: str, target: str) -> ModuleType:
+    """The converter's module, imported at the first call.
+
+    Raises:
+        ConversionError: there is no such edge.
+    """
+    name = EDGES.get((source, target))
+    if name is None:
+        targets = sorted(t for s, t in EDGES if s == source)
+        raise ConversionError(
+            f"nothing converts {source} to {target}",
+            expected=f"{source} to " + " or ".join(targets) if targets else "a source of PyTorch or ONNX",
+            mend="choose another engine" if targets else "export the model to ONNX first",
+        )
+    return importlib.import_module(f"{__name__}.{name}")

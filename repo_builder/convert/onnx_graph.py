@@ -1,0 +1,185 @@
+"""Changes to an exported ONNX graph that leave its numbers alone: names, shapes, opset, IR version, metadata."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from repo_builder.errors import ConversionError
+from repo_builder.tensors import Shape
+
+if TYPE_CHECKING:
+    from onnx import GraphProto, ModelProto, ValueInfoProto
+
+EXTERNAL_FROM = (1 << 31) - (1 << 24)
+"""Bytes from which weights go into one ``NAME.data`` beside the graph: protobuf ends at 2 GiB."""
+
+
+def subgraphs(graph: GraphProto) -> Iterator[GraphProto]:
+    """The graph and every graph inside its nodes' attributes."""
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            for inner in [attribute.g] if attribute.HasField("g") else attribute.graphs:
+                yield from subgraphs(inner)
+
+
+def rename(graph: GraphProto, inputs: Mapping[str, str], outputs: Sequence[str]) -> None:
+    """Give inputs (old name -> new name) and outputs (by position) their names.
+
+    An inner value that bears one of these names is renamed. An output that is an input, a weight or another output gets
+    an Identity node of its own, since ONNX Runtime refuses one name for two values.
+    """
+    if len(outputs) != len(graph.output):
+        raise ConversionError(f"the file has {len(graph.output)} outputs, the source model has {len(outputs)}")
+    used = set(_names(graph))
+    taken = {*inputs.values(), *outputs}
+    mapping: dict[str, str] = dict(inputs)
+    for name in sorted(used & taken - set(inputs)):
+        mapping[name] = _unused(name, used | taken)
+        used.add(mapping[name])
+    produced = {name for node in graph.node for name in node.output}
+    copies = []
+    for value, wanted in zip(graph.output, outputs, strict=True):
+        if value.name in produced:
+            produced.remove(value.name)
+            mapping[value.name] = wanted
+        else:
+            copies.append((value.name, wanted))
+    _apply(graph, mapping)
+    for name, wanted in copies:
+        graph.node.add(op_type="Identity", name=f"output_{wanted}", input=[mapping.get(name, name)], output=[wanted])
+    for value, wanted in zip(graph.output, outputs, strict=True):
+        value.name = wanted
+
+
+def set_shape(value: ValueInfoProto, shape: Shape) -> None:
+    """Write the shape of an input or output; a string becomes a symbolic dim of that name."""
+    dims = value.type.tensor_type.shape
+    del dims.dim[:]
+    dims.SetInParent()
+    for size in shape:
+        if isinstance(size, str):
+            dims.dim.add(dim_param=size)
+        else:
+            dims.dim.add(dim_value=size)
+
+
+def strip(model: ModelProto) -> None:
+    """Remove what depends on where and when the file was made: metadata, comments, producer, inner shapes, graph name.
+
+    Inner shapes are inferred again by whoever loads the file, and an exporter names their dims after its own symbols.
+    """
+    for field in ("producer_name", "producer_version", "domain", "doc_string", "model_version"):
+        model.ClearField(field)
+    _clear(model, "metadata_props")
+    for function in model.functions:
+        function.ClearField("doc_string")
+        _clear(function, "metadata_props", "value_info")
+        for node in function.node:
+            _strip_node(node)
+    for number, graph in enumerate(subgraphs(model.graph)):
+        graph.name = "main_graph" if number == 0 else f"graph_{number}"
+        graph.ClearField("doc_string")
+        _clear(graph, "metadata_props", "value_info")
+        for part in (*graph.input, *graph.output, *graph.initializer):
+            part.ClearField("doc_string")
+            _clear(part, "metadata_props")
+        for node in graph.node:
+            _strip_node(node)
+    used = {node.domain for graph in subgraphs(model.graph) for node in graph.node}
+    used |= {node.domain for function in model.functions for node in function.node} | {"", "ai.onnx"}
+    kept = [opset for opset in model.opset_import if opset.domain in used]
+    del model.opset_import[:]
+    model.opset_import.extend(sorted(kept, key=lambda opset: str(opset.domain)))
+
+
+def at_opset(model: ModelProto, opset: int) -> ModelProto:
+    """The model at exactly this opset of the default domain, converted where it is at another.
+
+    Raises:
+        ConversionError: onnx's version converter cannot, with its reason.
+    """
+    from onnx import version_converter
+
+    found = opset_of(model)
+    if found == opset:
+        return model
+    try:
+        converted = version_converter.convert_version(model, opset)
+    except Exception as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise ConversionError(f"onnx cannot convert opset {found} to {opset}: {reason[0]}") from error
+    if opset_of(converted) != opset:
+        raise ConversionError(f"asked for opset {opset}, the file has {opset_of(converted)}")
+    return converted
+
+
+def lower_ir(model: ModelProto, ir_version: int) -> None:
+    """Write an IR version of at most ``ir_version``; the checker decides whether the file holds anything newer.
+
+    Raises:
+        ConversionError: model-local functions need IR version 8.
+    """
+    if model.functions and ir_version < 8:
+        raise ConversionError(f"the file has model-local functions, which IR version {ir_version} does not know")
+    model.ir_version = min(model.ir_version, ir_version)
+
+
+def opset_of(model: ModelProto) -> int:
+    """The version of the default operator set."""
+    return next((int(o.version) for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
+
+
+def save(model: ModelProto, path: Path) -> tuple[str, ...]:
+    """Write one file, or from ``EXTERNAL_FROM`` bytes the weights to ``NAME.data`` beside it; returns the file names."""
+    import onnx
+
+    path.unlink(missing_ok=True)
+    data = path.with_name(path.name + ".data")
+    data.unlink(missing_ok=True)
+    if model.ByteSize() < EXTERNAL_FROM:
+        path.write_bytes(model.SerializeToString(deterministic=True))
+        return (path.name,)
+    onnx.save_model(model, str(path), save_as_external_data=True, location=data.name, size_threshold=1024)
+    return (path.name, data.name)
+
+
+def _names(graph: GraphProto) -> Iterator[str]:
+    for inner in subgraphs(graph):
+        yield from (value.name for value in (*inner.input, *inner.output, *inner.initializer))
+        yield from (tensor.values.name for tensor in inner.sparse_initializer)
+        for node in inner.node:
+            yield from (name for name in (*node.input, *node.output) if name)
+
+
+def _apply(graph: GraphProto, mapping: Mapping[str, str]) -> None:
+    for inner in subgraphs(graph):
+        for value in (*inner.input, *inner.output, *inner.initializer):
+            value.name = mapping.get(value.name, value.name)
+        for tensor in inner.sparse_initializer:
+            tensor.values.name = mapping.get(tensor.values.name, tensor.values.name)
+        for node in inner.node:
+            node.input[:] = [mapping.get(name, name) for name in node.input]
+            node.output[:] = [mapping.get(name, name) for name in node.output]
+
+
+def _unused(name: str, used: set[str]) -> str:
+    number = 1
+    while f"{name}_{number}" in used:
+        number += 1
+    return f"{name}_{number}"
+
+
+def _strip_node(node: Any) -> None:
+    node.ClearField("doc_string")
+    _clear(node, "metadata_props")
+    for attribute in node.attribute:
+        attribute.ClearField("doc_string")
+
+
+def _clear(message: Any, *fields: str) -> None:
+    for name in fields:
+        if name in message.DESCRIPTOR.fields_by_name:
+            message.ClearField(name)

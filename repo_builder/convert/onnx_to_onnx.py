@@ -1,0 +1,85 @@
+"""ONNX to ONNX: taken as it is where the target loads it, else at a lower opset and IR version, with equal numbers."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from repo_builder.artifact import Artifact
+from repo_builder.convert import onnx_graph
+from repo_builder.convert.cases import cases
+from repo_builder.convert.runner import check
+from repo_builder.errors import RepoBuilderError, TargetError
+from repo_builder.formats import onnx as onnx_format
+from repo_builder.formats.examples import example_inputs
+
+Progress = Callable[[str], None]
+
+
+def convert(source: Artifact, out: Path, *, opset: int, ir_version: int, progress: Progress | None = None) -> Artifact:
+    """The source itself where its opset and IR version fit, else ``out``, converted and compared with the source.
+
+    A source that fits is not rewritten: the Artifact names its own files, for the writer to link or copy.
+
+    Args:
+        source: an Artifact of format ``onnx``.
+        out: the file to write, in a folder that exists.
+        opset, ir_version: the highest that the target loads.
+
+    Raises:
+        TargetError: the target cannot load it, and it cannot be lowered with the same answers.
+    """
+    facts = source.facts
+    if facts["opset"] <= opset and facts["ir_version"] <= ir_version:
+        return replace(source, provenance={"exporter": "none: taken as it is", **_versions(facts)})
+    if progress:
+        progress(f"lowering opset {facts['opset']} to {min(opset, facts['opset'])}")
+    try:
+        return _lowered(source, out, opset=min(opset, facts["opset"]), ir_version=ir_version)
+    except RepoBuilderError as error:
+        raise TargetError(
+            f"{source.path.name} has opset {facts['opset']} and IR version {facts['ir_version']}, and cannot be "
+            f"lowered: {error.found}",
+            expected=f"opset {opset} and IR version {ir_version} at most",
+            mend="choose a newer target release, or export the model at that opset",
+        ) from error
+
+
+def _lowered(source: Artifact, out: Path, *, opset: int, ir_version: int) -> Artifact:
+    import onnx
+
+    def ask(inputs: Mapping[str, np.ndarray[Any, Any]]) -> tuple[np.ndarray[Any, Any], ...]:
+        answers = onnx_format.run(source, inputs)
+        return tuple(answers[spec.name] for spec in source.outputs)
+
+    dims = dict.fromkeys(d for spec in source.inputs for d in spec.shape if isinstance(d, str))
+    examples = example_inputs(source.inputs, {name: size for size, name in enumerate(dims, start=2)})
+    checked = cases(source.inputs, examples, ask)
+    with tempfile.TemporaryDirectory(prefix=".convert-", dir=out.parent) as folder:
+        path = Path(folder) / out.name
+        model = onnx_graph.at_opset(onnx.load(str(source.path)), opset)
+        onnx_graph.lower_ir(model, ir_version)
+        onnx_graph.save(model, path)
+        accepted = check(path, source.inputs, source.outputs, checked, opset=opset, ir_version=ir_version)
+        made = accepted.artifact
+        for name in made.files:
+            (made.folder / name).replace(out.parent / name)
+    provenance = {
+        "exporter": "onnx.version_converter",
+        **_versions(made.facts),
+        "from_opset": source.facts["opset"],
+        "from_ir_version": source.facts["ir_version"],
+        "onnx": onnx.__version__,
+        "cases": accepted.cases,
+        "max_abs_error": accepted.max_abs_error,
+    }
+    return replace(made, path=out, batch=source.batch, provenance=provenance)
+
+
+def _versions(facts: Mapping[str, Any]) -> dict[str, Any]:
+    return {"opset": facts["opset"], "ir_version": facts["ir_version"]}
