@@ -1,1 +1,33 @@
+"""A client for Triton servers over gRPC: numpy arrays and text in, numpy arrays out.
 
+    from repo_builder import client
+
+    with client.connect("127.0.0.1:8001") as triton:
+        triton.wait_ready()
+        answer = triton.infer("minilm", {"text": ["one", "two"]})
+
+Stands alone: needs numpy and ``tritonclient[grpc]``, which is imported by ``connect`` and not before.
+"""
+
+from __future__ import annotations
+
+from repo_builder.client.blocking import Client
+from repo_builder.client.metadata import ModelMetadata, ServerMetadata
+from repo_builder.client.wire import text
+
+__all__ = ["Client", "ModelMetadata", "ServerMetadata", "connect", "text"]
+
+
+def connect(url: str, *, timeout: float = 60.0, retries: int = 3) -> Client:
+    """A client of the server at ``host:port`` or ``grpc://host:port`` (default port 8001); a context manager.
+
+    Nothing is sent yet: the first call, or ``wait_ready``, meets the server.
+
+    Args:
+        timeout: seconds for every call, its retries included.
+        retries: how often a call that met UNAVAILABLE is tried again, after growing pauses.
+
+    Raises:
+        UsageError: ``url`` is not a gRPC address.
+    """
+    return Client(url, timeout=timeout, retries=retries)
