@@ -1,0 +1,53 @@
+"""Example inputs for a signature: seeded, small, and valid for most models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from repo_builder.errors import SignatureError
+from repo_builder.tensors import TensorSpec
+
+_ELEMENT_LIMIT = 1 << 28
+_DEFAULT_SIZE = 3
+
+
+def example_inputs(
+    specs: Sequence[TensorSpec], sizes: Mapping[str, int] | None = None, seed: int = 0
+) -> dict[str, np.ndarray[Any, Any]]:
+    """One array per input, in the order of ``specs``.
+
+    Floats are normal with standard deviation 1; integers are 0 or 1; strings are ``"0"`` or ``"1"`` as bytes;
+    booleans and inputs whose name ends with ``mask`` are all true or one.
+
+    Args:
+        specs: the inputs.
+        sizes: size of each symbolic dim; 3 for one that is not named.
+        seed: the same seed and specs give the same arrays.
+
+    Raises:
+        SignatureError: an input would have more than 2**28 elements.
+        UnsupportedDtypeError: a BF16 input, which numpy cannot hold.
+    """
+    random = np.random.default_rng(seed)
+    return {spec.name: _array(spec, sizes or {}, random) for spec in specs}
+
+
+def _array(spec: TensorSpec, sizes: Mapping[str, int], random: np.random.Generator) -> np.ndarray[Any, Any]:
+    shape = tuple(d if isinstance(d, int) else sizes.get(d, _DEFAULT_SIZE) for d in spec.shape)
+    if prod(shape) > _ELEMENT_LIMIT:
+        raise SignatureError(
+            f"an example of input {spec} would have {prod(shape)} elements",
+            expected=f"at most {_ELEMENT_LIMIT}",
+            mend="give the symbolic dims smaller sizes, or samples of your own",
+        )
+    if spec.dtype == "BYTES":
+        return np.asarray(random.integers(0, 2, shape)).astype("S1").astype(object)
+    if spec.dtype == "BOOL" or spec.name.lower().endswith("mask"):
+        return np.ones(shape, dtype=spec.numpy)
+    if spec.dtype.startswith("FP"):
+        return np.asarray(random.standard_normal(shape), dtype=spec.numpy)
+    return np.asarray(random.integers(0, 2, shape), dtype=spec.numpy)
