@@ -21,12 +21,16 @@ Arrays = Mapping[str, "np.ndarray[Any, Any]"]
 class Tolerance:
     """Limits of one output; None means not asked for.
 
-    A float output passes when ``max|served - source| <= max_abs_error`` and every row's cosine is ``>= cosine``.
-    Integers, booleans and strings must be equal.
+    A float output passes when ``max|served - source| <= max_abs_error``, that difference over ``max(1, max|source|)``
+    is ``<= max_rel_error``, and every case's cosine is ``>= cosine``. Integers, booleans and strings must be equal.
     """
 
-    max_abs_error: float | None = 1e-4
+    max_abs_error: float | None = None
+    max_rel_error: float | None = None
     cosine: float | None = None
+
+
+DEFAULT_TOLERANCE = Tolerance(max_rel_error=1e-4)
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,7 @@ class Proof:
     Attributes:
         model: the model to call.
         batched: axis 0 of every tensor is the batch dimension, so cases may be merged into one request.
-        tolerances: by output name; outputs that are not named take ``Tolerance()``.
+        tolerances: by output name; outputs that are not named take ``DEFAULT_TOLERANCE``.
         masks: output name -> name of an output that masks its positions (1 = real, 0 = padding) on the first axes;
             only real positions are compared, in order.
         reference: who computed the outputs (``sentence-transformers 5.1 on torch 2.13.0``).
@@ -58,7 +62,7 @@ class Proof:
     reference: str = ""
 
     def tolerance(self, output: str) -> Tolerance:
-        return self.tolerances.get(output, Tolerance())
+        return self.tolerances.get(output, DEFAULT_TOLERANCE)
 
 
 def save(proof: Proof, path: Path) -> None:
@@ -133,9 +137,10 @@ def load(path: Path) -> Proof:
 
 
 def _strings(raw: bytes, lengths: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    strings = np.empty(lengths.size, dtype=object)
+    strings: np.ndarray[Any, Any] = np.empty(lengths.size, dtype=object)
     start = 0
     for i, length in enumerate(lengths.reshape(-1).tolist()):
         strings[i] = raw[start : start + length]
         start += length
-    return strings.reshape(lengths.shape)
+    shaped: np.ndarray[Any, Any] = strings.reshape(lengths.shape)
+    return shaped

@@ -18,7 +18,7 @@ class DType:
     """One dtype under all its names.
 
     Attributes:
-        triton: name in the inference protocol (``FP32``); in ModelConfig it is ``TYPE_FP32`` (``TYPE_STRING`` for BYTES).
+        triton: name in the inference protocol (``FP32``); ModelConfig says ``TYPE_FP32``, for BYTES ``TYPE_STRING``.
         numpy: numpy's name, ``object`` for BYTES; None where numpy has none (BF16).
         onnx: ``onnx.TensorProto.DataType`` number.
         torch: torch's name without ``torch.``; None where torch has none.
@@ -92,7 +92,9 @@ def from_onnx(elem_type: int, tensor: str = "") -> DType:
         import onnx
 
         known = elem_type in onnx.TensorProto.DataType.values()
-        raise _unsupported(onnx.TensorProto.DataType.Name(elem_type) if known else f"ONNX element type {elem_type}", tensor)
+        raise _unsupported(
+            onnx.TensorProto.DataType.Name(elem_type) if known else f"ONNX element type {elem_type}", tensor
+        )
     return found
 
 

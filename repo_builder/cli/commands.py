@@ -1,0 +1,191 @@
+"""The verbs of ``repo-builder``."""
+
+from __future__ import annotations
+
+import json
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+import repo_builder
+from repo_builder.cli import printing
+
+app = typer.Typer(
+    name="repo-builder",
+    help="From a trained model to a Triton model repository that is proven against a real tritonserver.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+class Engine(str, Enum):
+    onnx = "onnx"
+    torchscript = "torchscript"
+
+
+class Exporter(str, Enum):
+    dynamo = "dynamo"
+    script = "script"
+    trace = "trace"
+
+
+def _version(value: bool) -> None:
+    if value:
+        print(f"repo-builder {repo_builder.__version__}")
+        raise typer.Exit
+
+
+def _schema(value: bool) -> None:
+    if value:
+        from repo_builder import model_config, spec
+
+        print(json.dumps(spec.json_schema(model_config.json_schema()), indent=2))
+        raise typer.Exit
+
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
+Target = Annotated[Optional[str], typer.Option(help="Triton release, e.g. 26.07; default: the newest known.")]
+Server = Annotated[str, typer.Option(help="Where to prove: embedded, docker, or HOST:PORT (gRPC).")]
+ReportFile = Annotated[Optional[Path], typer.Option("--report", help="Also write the report to this JSON file.")]
+Repository = Annotated[Path, typer.Argument(help="A model repository.")]
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def build(
+    model: Annotated[str, typer.Argument(metavar="MODEL|SPEC.yaml", help="A model, or a spec of one or many.")],
+    task: Annotated[Optional[str], typer.Option(help="What the model serves; default: guessed from its files.")] = None,
+    engine: Annotated[Optional[Engine], typer.Option(help="What Triton runs.")] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The repository.")] = Path("model_repository"),
+    target: Target = None,
+    name: Annotated[Optional[str], typer.Option(help="Name of the served model.")] = None,
+    exporter: Annotated[Optional[Exporter], typer.Option(help="Only this exporter; default: a chain.")] = None,
+    server: Server = "embedded",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done.")] = False,
+    no_verify: Annotated[bool, typer.Option("--no-verify", help="Do not serve and compare.")] = False,
+    new_version: Annotated[bool, typer.Option("--new-version", help="Append a version, keep the old ones.")] = False,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Models built at once.")] = 1,
+    report: ReportFile = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    schema: Annotated[
+        bool, typer.Option("--schema", callback=_schema, is_eager=True, help="Print the spec's JSON Schema.")
+    ] = False,
+) -> None:
+    """Convert a model, write its repository, and prove it through a real server."""
+    from repo_builder import pipeline
+
+    printing.mode(as_json=as_json, quiet=quiet)
+    with printing.progress() as progress:
+        result = pipeline.build(
+            model,
+            out,
+            target=target,
+            server=server,
+            verify=not no_verify,
+            new_version=new_version,
+            jobs=jobs,
+            dry_run=dry_run,
+            progress=progress,
+            task=task,
+            engine=engine.value if engine else None,
+            name=name,
+            exporter=exporter.value if exporter else None,
+        )
+    if report and not dry_run:
+        printing.write_report(report, result)
+    printing.built(result, dry_run=dry_run)
+    result.raise_failed()
+
+
+@app.command()
+def inspect(
+    model: Annotated[str, typer.Argument(help="A model, or a repository.")],
+    as_json: Json = False,
+) -> None:
+    """Show what a model is: format, inputs, outputs, opset, size."""
+    from repo_builder import pipeline
+
+    printing.mode(as_json=as_json)
+    printing.inspected(pipeline.inspect(model))
+
+
+@app.command()
+def serve(
+    repository: Repository,
+    grpc_port: Annotated[int, typer.Option(help="0 chooses a free one.", min=0, max=65535)] = 8001,
+    http_port: Annotated[int, typer.Option(help="0 chooses a free one.", min=0, max=65535)] = 8000,
+    metrics_port: Annotated[int, typer.Option(help="0 chooses a free one.", min=0, max=65535)] = 8002,
+    target: Target = None,
+) -> None:
+    """Run the embedded server on 127.0.0.1 until Ctrl-C."""
+    from repo_builder import pipeline
+
+    with printing.progress() as progress:
+        running = pipeline.serve(
+            repository,
+            target=target,
+            ports=(grpc_port, http_port, metrics_port),
+            progress=lambda said: progress(repository.name, said),
+        )
+    with running:
+        printing.serving(running, repository)
+        running.wait()
+
+
+@app.command()
+def infer(
+    where: Annotated[str, typer.Argument(metavar="TARGET", help="A repository, or grpc://HOST:PORT.")],
+    model: Annotated[str, typer.Argument(help="Name of the model.")],
+    text: Annotated[Optional[list[str]], typer.Option(help="A text; repeat for a batch.")] = None,
+    tensors: Annotated[Optional[list[str]], typer.Option("--input", help="NAME=FILE.npy; repeat.")] = None,
+    out: Annotated[Optional[Path], typer.Option("--out", "-o", help="Folder for outputs as NAME.npy.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Send one request and print the answer."""
+    from repo_builder import pipeline
+
+    printing.mode(as_json=as_json)
+    with printing.progress() as progress:
+        answer = pipeline.infer(
+            where, model, texts=text or [], tensors=tensors or [], progress=lambda said: progress(model, said)
+        )
+    printing.answered(answer, out)
+
+
+@app.command()
+def validate(
+    repository: Repository,
+    url: Annotated[Optional[str], typer.Option(metavar="HOST:PORT", help="A running server (gRPC).")] = None,
+    server: Server = "embedded",
+    source: Annotated[
+        Optional[str], typer.Option(metavar="MODEL|SPEC.yaml", help="Compute the reference again from the source.")
+    ] = None,
+    target: Target = None,
+    report: ReportFile = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Replay the stored proof against a server; needs no framework."""
+    from repo_builder import pipeline
+
+    printing.mode(as_json=as_json, quiet=quiet)
+    with printing.progress() as progress:
+        result = pipeline.validate(repository, server=url or server, source=source, target=target, progress=progress)
+    if report:
+        printing.write_report(report, result)
+    printing.built(result)
+    result.raise_failed()
+
+

@@ -1,0 +1,215 @@
+"""What the user sees: progress, tables, JSON, errors. Results go to stdout, everything else to stderr."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from repo_builder.errors import RepoBuilderError, SourceMissingError
+
+if TYPE_CHECKING:
+    from repo_builder.pipeline import Result
+
+_out = Console(highlight=False, soft_wrap=True)
+_err = Console(stderr=True, highlight=False, soft_wrap=True)
+_mode = {"json": False, "quiet": False}
+
+
+def mode(*, as_json: bool = False, quiet: bool = False) -> None:
+    """Choose JSON or silence for the rest of this process."""
+    _mode.update(json=as_json, quiet=quiet)
+
+
+def error(problem: RepoBuilderError) -> None:
+    if _mode["json"]:
+        fields = {n: getattr(problem, n) for n in ("found", "expected", "mend", "stage", "model")}
+        print(json.dumps({"error": {"type": type(problem).__name__, "exit_code": problem.exit_code, **fields}}))
+    else:
+        _err.print(f"[bold red]error:[/] {_escape(str(problem))}")
+
+
+def note(text: str) -> None:
+    if not _mode["quiet"]:
+        _err.print(_escape(text))
+
+
+@contextlib.contextmanager
+def progress() -> Iterator[Callable[[str, str], None]]:
+    """A line per model with what is being done to it; on a terminal a spinner, elsewhere plain lines."""
+    if _mode["quiet"] or _mode["json"]:
+        yield lambda _model, _what: None
+        return
+    if not _err.is_terminal:
+        said: dict[str, str] = {}
+
+        def plain(model: str, what: str) -> None:
+            stage = what.split(":")[0]
+            if said.get(model) != stage:
+                said[model] = stage
+                _err.print(f"{model}: {what}", markup=False)
+
+        yield plain
+        return
+    columns = (SpinnerColumn(), TextColumn("{task.fields[model]}"), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=_err, transient=True) as bars:
+        rows: dict[str, Any] = {}
+
+        def live(model: str, what: str) -> None:
+            if model not in rows:
+                rows[model] = bars.add_task(what, total=None, model=model)
+            bars.update(rows[model], description=_escape(what))
+
+        yield live
+
+
+def write_report(path: Path, result: Result) -> None:
+    """One JSON file for the whole build; a file that already says so is left as it is."""
+    text = json.dumps(_finite(document(result)), indent=1, ensure_ascii=False) + "\n"
+    if path.is_file() and path.read_text(encoding="utf-8") == text:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
+def document(result: Result) -> dict[str, Any]:
+    return {
+        "repository": result.repository.name,
+        "target": result.target,
+        "passed": not result.failed and all(r.get("passed") is not False for r in result.reports.values()),
+        "models": result.reports,
+        "failed": {name: str(problem) for name, problem in result.failed.items()},
+    }
+
+
+def built(result: Result, *, dry_run: bool = False) -> None:
+    """The result of build and validate, short, with what to type next."""
+    if _mode["json"]:
+        steps = [_step(step) for step in result.steps]
+        print(json.dumps(_finite({**document(result), "steps": steps}), indent=1, ensure_ascii=False))
+        return
+    if _mode["quiet"]:
+        return
+    if dry_run:
+        for step in result.steps:
+            done = "nothing to do" if step.unchanged else f"{step.source.format} -> {step.model.engine}"
+            _out.print(f"{step.model.public_name}: {done}, task {step.task} ({step.why}), target {result.target}")
+        return
+    unchanged = {step.model.public_name for step in result.steps if step.unchanged}
+    for name, report in result.reports.items():
+        _report(name, report, " (unchanged, not built again)" if name in unchanged else "")
+    if result.reports and not result.failed:
+        _next(result)
+
+
+def _step(step: Any) -> dict[str, Any]:
+    return {
+        "model": step.model.public_name,
+        "source": {"format": step.source.format},
+        "task": step.task,
+        "why": step.why,
+        "unchanged": step.unchanged,
+    }
+
+
+def _report(name: str, report: Mapping[str, Any], suffix: str) -> None:
+    verdict = {True: "[green]proven[/]", False: "[red]FAILED[/]", None: "[yellow]not proven[/]"}[report.get("passed")]
+    _out.print(f"{name}: {verdict}{suffix}")
+    engine = report.get("engine", {})
+    if engine.get("exporter"):
+        opset = f", opset {engine['opset']}, IR {engine['ir_version']}" if "opset" in engine else ""
+        _out.print(f"  converted   by {engine['exporter']}{opset}", markup=False)
+    for attempt in engine.get("attempts", []):
+        if attempt.get("why"):
+            _out.print(f"  not by      {attempt['exporter']}: {attempt['why']}", markup=False)
+    if "server" in report:
+        server = report["server"]
+        who = ", ".join(f"{n} {v}" for n, v in server["versions"].items() if n != "tritonserver")
+        _out.print(f"  served by   {server['name']} {server['version']} ({server['kind']}{', ' + who if who else ''})")
+        _out.print(f"  against     {report['reference']}", markup=False)
+    for output, measured in report.get("outputs", {}).items():
+        what = "equal" if measured["exact"] else f"max abs error {measured['max_abs_error']:.2e}, cosine {measured['cosine']:.8f}"
+        _out.print(f"  {output}  {what}", markup=False)
+    if report.get("latency_ms"):
+        ms = report["latency_ms"]
+        sent = ", ".join(f"{count} {how}" for how, count in report["requests"].items())
+        _out.print(f"  latency     p50 {ms['p50']:.1f} ms, p90 {ms['p90']:.1f} ms, p99 {ms['p99']:.1f} ms ({sent})")
+    for limit in report.get("limits", []):
+        _out.print(f"  limit       {limit}", markup=False)
+
+
+def _next(result: Result) -> None:
+    name, report = next(iter(result.reports.items()))
+    model = "--text 'Hello'" if report.get("task", {}).get("name", "tensors") != "tensors" else "--input NAME=FILE.npy"
+    _out.print(f"\nNext:\n  repo-builder infer {result.repository} {name} {model}", markup=False)
+    _out.print(f"  repo-builder serve {result.repository}", markup=False)
+    _out.print(f"  tritonserver --model-repository={result.repository.resolve()}", markup=False)
+
+
+def inspected(found: Mapping[str, Any]) -> None:
+    if _mode["json"]:
+        print(json.dumps(_finite(found), indent=1, ensure_ascii=False))
+        return
+    for key, value in found.items():
+        if isinstance(value, list) and value and isinstance(value[0], Mapping):
+            table = Table("name", "dtype", "shape", title=key, title_justify="left", box=None)
+            for row in value:
+                table.add_row(*(_escape(str(row[c])) for c in ("name", "dtype", "shape")))
+            _out.print(table)
+        else:
+            _out.print(f"{key}: {value}", markup=False)
+
+
+def serving(running: Any, repository: Path) -> None:
+    _out.print(f"serving {repository} with tritonserver {running.versions.get('tritonserver', '')}", markup=False)
+    _out.print(f"  gRPC    127.0.0.1:{running.ports.grpc}\n  HTTP    127.0.0.1:{running.ports.http}")
+    _out.print(f"  metrics 127.0.0.1:{running.ports.metrics}/metrics\nCtrl-C stops it.")
+
+
+def answered(answer: Mapping[str, Any], folder: Path | None) -> None:
+    """Outputs by name: saved as ``.npy``, as JSON, or printed short."""
+    import numpy as np
+
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, array in answer.items():
+            if "/" in name or name.startswith("."):
+                raise SourceMissingError(f"the output {name!r} cannot be a file name", mend="print it with --json")
+            np.save(folder / f"{name}.npy", array.astype(bytes) if array.dtype == object else array, allow_pickle=False)
+            note(f"{folder / name}.npy {array.dtype}{list(array.shape)}")
+    elif _mode["json"]:
+        print(json.dumps(_finite({n: _plain(a) for n, a in answer.items()}), ensure_ascii=False))
+    else:
+        for name, array in answer.items():
+            kind = "BYTES" if array.dtype == object else array.dtype
+            with np.printoptions(precision=6, threshold=16, edgeitems=4):
+                _out.print(f"{name} {kind}{list(array.shape)}\n{np.array(_plain(array))}", markup=False)
+
+
+def _plain(array: Any) -> Any:
+    if array.dtype != object:
+        return array.tolist()
+    return [_plain(a) if hasattr(a, "dtype") else a.decode("utf-8", "replace") for a in array]
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN and no infinity: they go as strings."""
+    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {k: _finite(v) for k, v in value.items()}
+    return [_finite(v) for v in value] if isinstance(value, (list, tuple)) else value
+
+
+def _escape(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
+
+

@@ -1,0 +1,101 @@
+"""Served against source: the errors of one output, by every measure of the report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from repo_builder.proof import Tolerance
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Differences of one output, or the worst of several.
+
+    Attributes:
+        max_abs_error: largest absolute difference; for integers and strings the share of unequal elements.
+        max_rel_error: largest absolute difference over ``max(1, max|source|)``.
+        cosine: smallest cosine of a case; 1 where the source is all zeros and equal.
+        problem: what cannot be measured by a number (shape or dtype differs), or an empty string.
+        where: the case that is worst.
+    """
+
+    max_abs_error: float = 0.0
+    max_rel_error: float = 0.0
+    cosine: float = 1.0
+    problem: str = ""
+    where: str = ""
+
+    def passes(self, limit: Tolerance, exact: bool) -> bool:
+        if self.problem:
+            return False
+        if exact:
+            return self.max_abs_error == 0.0
+        return (
+            (limit.max_abs_error is None or self.max_abs_error <= limit.max_abs_error)
+            and (limit.max_rel_error is None or self.max_rel_error <= limit.max_rel_error)
+            and (limit.cosine is None or self.cosine >= limit.cosine)
+        )
+
+    def worst(self, other: Errors) -> Errors:
+        """The larger error by every measure; ``where`` names the case of the larger absolute one."""
+        larger = other if other.problem or other.max_abs_error > self.max_abs_error else self
+        larger = self if self.problem else larger
+        return Errors(
+            max(self.max_abs_error, other.max_abs_error),
+            max(self.max_rel_error, other.max_rel_error),
+            min(self.cosine, other.cosine),
+            self.problem or other.problem,
+            larger.where or other.where or self.where,
+        )
+
+
+def is_exact(array: Array) -> bool:
+    """Integers, booleans and strings must be equal."""
+    return array.dtype.kind not in "fc"
+
+
+def compare(served: Array, source: Array, where: str) -> Errors:
+    """The errors of one output of one case."""
+    if served.shape != source.shape:
+        return _cannot(f"shape {list(served.shape)} served, {list(source.shape)} in the source", where)
+    if is_exact(served) != is_exact(source):
+        return _cannot(f"dtype {served.dtype} served, {source.dtype} in the source", where)
+    if source.size == 0:
+        return Errors(where=where)
+    if is_exact(source):
+        unequal = float(np.mean(_plain(served) != _plain(source)))
+        return Errors(unequal, unequal, 1.0 - unequal, where=where)
+    a, b = served.astype(np.float64).reshape(-1), source.astype(np.float64).reshape(-1)
+    finite = np.isfinite(b)
+    if not np.array_equal(finite, np.isfinite(a)) or not np.array_equal(a[~finite], b[~finite], equal_nan=True):
+        return _cannot("NaN or infinity on one side only", where)
+    a, b = a[finite], b[finite]
+    if b.size == 0:
+        return Errors(where=where)
+    error = float(np.max(np.abs(a - b)))
+    norms = float(np.linalg.norm(a) * np.linalg.norm(b))
+    cosine = float(np.dot(a, b) / norms) if norms else float(np.array_equal(a, b))
+    return Errors(error, error / max(1.0, float(np.max(np.abs(b)))), min(cosine, 1.0), where=where)
+
+
+def masked(array: Array, mask: Array | None) -> Array:
+    """The positions where ``mask`` is 1, row by row; the array itself without a mask."""
+    chosen: Array = array if mask is None else array[mask.astype(bool)]
+    return chosen
+
+
+def _cannot(problem: str, where: str) -> Errors:
+    return Errors(float("inf"), float("inf"), -1.0, problem, where)
+
+
+def _plain(array: Array) -> Array:
+    if array.dtype.kind not in "OSU":
+        return array
+    flat = [v if isinstance(v, bytes) else str(v).encode() for v in array.reshape(-1)]
+    shaped: Array = np.array(flat, dtype=object).reshape(array.shape)
+    return shaped

@@ -1,0 +1,221 @@
+"""The order of the stages: spec, sources, conversion, staging, the served proof, and the exchange."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from repo_builder import releases, spec, tasks
+from repo_builder.artifact import Artifact
+from repo_builder.errors import ProofFailedError, RepoBuilderError, SomeModelsFailedError
+from repo_builder.pipeline import serving, unit, workers
+from repo_builder.pipeline.calls import infer, inspect, serve, validate_all
+from repo_builder.repository import manifest, write
+from repo_builder.repository.layout import Layout
+from repo_builder.repository.plan import Unit
+from repo_builder.spec import ModelSpec, Spec
+
+__all__ = ["Result", "Step", "build", "infer", "inspect", "serve", "validate"]
+
+Progress = Callable[[str, str], None]
+Report = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a build does for one model; ``dry_run`` returns these and stops.
+
+    Attributes:
+        unchanged: nothing to do, the repository already holds it.
+    """
+
+    model: ModelSpec
+    source: Artifact
+    task: str
+    why: str
+    key: str
+    unchanged: bool
+
+
+@dataclass
+class Result:
+    """What a build did.
+
+    Attributes:
+        repository: the folder for ``tritonserver --model-repository``.
+        target: the release it was built for.
+        steps: one per model that could be described.
+        reports: by model: what was measured (of this build, or stored by the one that wrote an unchanged model).
+        failed: by model: the error; nothing of such a model is written.
+    """
+
+    repository: Path
+    target: str
+    steps: list[Step] = field(default_factory=list)
+    reports: dict[str, Report] = field(default_factory=dict)
+    failed: dict[str, RepoBuilderError] = field(default_factory=dict)
+
+    def raise_failed(self) -> None:
+        """Raise the one error, or one that names all."""
+        if not self.failed:
+            return
+        passed = [name for name in self.reports if name not in self.failed]
+        if len(self.failed) == 1 and not passed:
+            raise next(iter(self.failed.values()))
+        raise SomeModelsFailedError(
+            "\n".join(str(error) for error in self.failed.values()),
+            expected=f"all of {len(self.failed) + len(passed)} models; these are fine: {', '.join(passed) or 'none'}",
+            mend="mend the models named above and build again; the others are not built twice",
+        )
+
+
+def build(
+    source: str | Path | Spec,
+    out: str | Path = "model_repository",
+    *,
+    target: str | None = None,
+    server: str = "embedded",
+    verify: bool = True,
+    new_version: bool = False,
+    jobs: int = 1,
+    dry_run: bool = False,
+    progress: Progress = lambda _model, _what: None,
+    **fields: Any,
+) -> Result:
+    """Build a model repository and prove it through a real server.
+
+    Args:
+        source: a model, a spec file, or a Spec.
+        out: the repository; ``OUT.build`` beside it holds manifest, proofs and reports.
+        target: Triton release; the newest by default.
+        server: ``embedded``, ``docker``, or ``HOST:PORT`` of a server that reads ``out``.
+        verify: serve the staged repository and compare before it replaces the old one.
+        new_version: append a version and keep the old ones.
+        jobs: models built at once.
+        dry_run: describe only; nothing is written.
+        fields: fields of ``ModelSpec`` (``task``, ``engine``, ``name``, ...).
+
+    Returns:
+        The result; models that failed are in ``failed``, call ``raise_failed()``.
+
+    Raises:
+        RepoBuilderError: what concerns no single model (the spec, the target, the disk, the server).
+    """
+    wanted = resolve(source, target=target, **fields)
+    release = releases.release(wanted.target) if wanted.target else releases.newest()
+    layout = Layout.of(out)
+    result = Result(Path(out), release.name)
+    for model in wanted.models:
+        with _collected(result, model.public_name):
+            result.steps.append(_step(model, release, layout, verify, new_version))
+    todo = [step for step in result.steps if not step.unchanged]
+    for step in result.steps:
+        if step.unchanged:
+            result.reports[step.model.public_name] = serving.stored_report(layout, step.model.public_name)
+    if dry_run or not todo:
+        return result
+    with write.transaction(out) as change:
+        work = layout.build / "work"
+        shutil.rmtree(work, ignore_errors=True)
+        try:
+            units = workers.make_all(todo, release, work, jobs, progress, result.failed)
+            _write(change, units, result, release, server if verify else "", new_version, progress)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+    return result
+
+
+def validate(
+    repository: str | Path,
+    *,
+    server: str = "embedded",
+    source: str | None = None,
+    target: str | None = None,
+    progress: Progress = lambda _model, _what: None,
+) -> Result:
+    """Replay the stored proofs of a repository against a server anywhere; needs no framework.
+
+    Args:
+        server: ``embedded``, ``docker``, or ``HOST:PORT`` of a running server.
+        source: a model or spec: compute the reference again (this needs the framework).
+
+    Raises:
+        RepositoryError: there is no proof beside the repository.
+    """
+    path = Path(repository)
+    reports = validate_all(
+        path, where=server, source=source, target=target, progress=progress, resolve=lambda s: resolve(s).models
+    )
+    result = Result(path, next(iter(reports.values()))["target"])
+    for name, report in reports.items():
+        result.reports[name] = report
+        if not report["passed"]:
+            result.failed[name] = _missed(name, report)
+    return result
+
+
+def resolve(source: str | Path | Spec, *, target: str | None = None, **fields: Any) -> Spec:
+    """The spec of a file, of flags, or of both: flags win over the file."""
+    if isinstance(source, Spec):
+        return spec.override(source, target=target, **fields)
+    if spec.is_spec(str(source)):
+        return spec.override(spec.load(Path(source)), target=target, **fields)
+    return spec.from_flags(str(source), target=target, **fields)
+
+
+def _step(model: ModelSpec, release: releases.Release, layout: Layout, verify: bool, new_version: bool) -> Step:
+    source = unit.describe(model)
+    task, why = tasks.choose(model, source)
+    key = unit.key(model, source, release)
+    known = not new_version and manifest.unchanged(layout.repository, model.public_name, key)
+    proven = bool(known and serving.stored_report(layout, model.public_name).get("passed"))
+    return Step(model, source, task.NAME, why, key, known and (proven or not verify))
+
+
+def _write(
+    change: write.Transaction,
+    units: list[Unit],
+    result: Result,
+    release: releases.Release,
+    server: str,
+    new_version: bool,
+    progress: Progress,
+) -> None:
+    """Stage, prove, leave out what failed, exchange."""
+    while units:
+        staged = change.stage(units, new_version=new_version)
+        serving.check_flavour(staged, release)
+        reports = serving.prove(staged, units, release, server, progress) if server else serving.unproven(units, release)
+        bad = {name: report for name, report in reports.items() if report["passed"] is False}
+        if not bad:
+            for one in units:
+                progress(one.name, "write")
+            change.commit(reports)
+            result.reports.update(reports)
+            return
+        for name, report in bad.items():
+            result.failed[name] = _missed(name, report)
+        units = [one for one in units if one.name not in bad]
+    change.discard()
+
+
+def _missed(name: str, report: Mapping[str, Any]) -> ProofFailedError:
+    return ProofFailedError(
+        "; ".join(report["failures"]) or "the model did not answer",
+        expected="answers equal to the source model's within the tolerances",
+        mend="look at the exporter and its attempts in the report; raise `tolerances:` only if the error is acceptable",
+        stage="proof",
+        model=name,
+    )
+
+
+@contextlib.contextmanager
+def _collected(result: Result, name: str) -> Iterator[None]:
+    try:
+        yield
+    except RepoBuilderError as error:
+        result.failed[name] = error.at(stage="describe", model=name)

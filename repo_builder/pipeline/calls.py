@@ -1,0 +1,197 @@
+"""The verbs around a build: inspect a model, serve a repository, call a model, validate again."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from repo_builder import client, formats, proof, releases, server
+from repo_builder.errors import RepositoryError, SourceMissingError, SpecError, UsageError, nearest
+from repo_builder.pipeline import serving, unit
+from repo_builder.spec import ModelSpec
+from repo_builder.tensors import TensorSpec
+
+Progress = Callable[[str, str], None]
+
+
+def inspect(source: str) -> dict[str, Any]:
+    """Format, signature and facts of a model, or the models of a repository; JSON values."""
+    path = Path(source)
+    if path.is_dir() and any(path.glob("*/config.pbtxt")):
+        found = serving.configs(path)
+        return {"repository": path.name, "models": [_summary(name, config) for name, config in found.items()]}
+    name, location = formats.detect(source)
+    artifact = formats.get(name).describe(location)
+    return {
+        "format": name,
+        "inputs": [_row(t) for t in artifact.inputs],
+        "outputs": [_row(t) for t in artifact.outputs],
+        **{k: v for k, v in artifact.facts.items() if v not in (None, "", [], {})},
+        "files": list(artifact.files),
+        "bytes": sum((artifact.folder / f).stat().st_size for f in artifact.files),
+        "sha256": artifact.digest(),
+    }
+
+
+def serve(
+    repository: Path, *, target: str | None, ports: tuple[int, int, int], progress: Callable[[str], None] | None = None
+) -> server.RunningServer:
+    """The embedded server on a repository, with the target's ONNX Runtime where a wheel exists."""
+    if not repository.is_dir():
+        raise SourceMissingError(f"there is no folder {repository}", expected="a model repository", stage="serve")
+    release = _target(repository, target)
+    grpc, http, metrics = ports
+    return server.start(
+        repository,
+        grpc_port=grpc,
+        http_port=http,
+        metrics_port=metrics,
+        onnxruntime=serving.runtime(release),
+        progress=progress,
+    )
+
+
+def infer(
+    where: str,
+    model: str,
+    *,
+    texts: Sequence[str] = (),
+    tensors: Sequence[str] = (),
+    progress: Callable[[str], None] | None = None,
+) -> dict[str, np.ndarray[Any, Any]]:
+    """One request to a repository (served for the occasion) or to ``grpc://HOST:PORT``.
+
+    Args:
+        texts: one row each for the model's only BYTES input, or its input ``TEXT``.
+        tensors: ``NAME=FILE.npy``.
+    """
+    inputs: dict[str, Any] = dict(_array(argument) for argument in tensors)
+    if not inputs and not texts:
+        raise UsageError("no input was given", expected="--text TEXT or --input NAME=FILE.npy", mend="give one")
+    if "://" in where or not Path(where).exists() and ":" in where:
+        with client.connect(where) as connection:
+            return _send(connection, model, texts, inputs)
+    repository = Path(where)
+    if not repository.is_dir():
+        raise SourceMissingError(f"there is no folder {where}", expected="a repository, or grpc://HOST:PORT")
+    found = serving.configs(repository)
+    if model not in found:
+        raise RepositoryError(
+            f"{repository.name} has no model {model!r}{nearest(model, list(found))}",
+            expected="one of " + ", ".join(found),
+        )
+    names = _with_steps(model, found)
+    release = _target(repository, None)
+    with (
+        serving.serve(repository, release, "embedded", names, progress) as served,
+        client.connect(served.url) as connection,
+    ):
+        connection.wait_ready(models=[model])
+        return _send(connection, model, texts, inputs)
+
+
+def validate_all(
+    repository: Path, *, where: str, source: str | None, target: str | None, progress: Progress, resolve: Any
+) -> dict[str, dict[str, Any]]:
+    """Replay the stored proofs; reports by unit. With ``source`` the reference is computed again first."""
+    proofs = serving.stored_proofs(repository)
+    release = _target(repository, target)
+    again = _recomputed(resolve(source), proofs, release, progress) if source else {}
+    found = serving.configs(repository)
+    models = [m for _, record in proofs.values() for m in record.models]
+    name = next(iter(proofs))
+    with serving.serve(repository, release, where, models, lambda said: progress(name, f"serve: {said}")) as served:
+        return {
+            name: serving.report(
+                name,
+                again.get(name, stored),
+                served,
+                release,
+                record.facts,
+                {m: serving.backend(found[m]) for m in record.models if m in found},
+                progress,
+            )
+            for name, (stored, record) in proofs.items()
+        }
+
+
+def _recomputed(
+    models: Sequence[ModelSpec], proofs: Mapping[str, Any], release: releases.Release, progress: Progress
+) -> dict[str, proof.Proof]:
+    again = {}
+    for model in models:
+        if model.public_name not in proofs:
+            raise SpecError(
+                f"the repository has no model {model.public_name!r}{nearest(model.public_name, list(proofs))}",
+                expected="one of " + ", ".join(proofs),
+                mend="name it as it was built: --source SPEC.yaml, or the same MODEL",
+            )
+        work = Path(tempfile.mkdtemp(prefix="repo_builder-"))
+        try:
+            made = unit.make(model, unit.describe(model), release, work, progress)
+            if made.proof is not None:
+                again[made.name] = made.proof
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+    return again
+
+
+def _target(repository: Path, asked: str | None) -> releases.Release:
+    """The asked release, else the one that the repository was built for, else the newest."""
+    if asked:
+        return releases.release(asked)
+    built = {str(record.facts.get("target")) for record in serving.units(repository).values()} & set(releases.names())
+    return releases.release(max(built)) if built else releases.newest()
+
+
+def _with_steps(model: str, found: Mapping[str, Any]) -> list[str]:
+    steps = [step.model_name for step in found[model].ensemble_scheduling.step] if model in found else []
+    return [model, *(name for step in steps for name in _with_steps(step, found))]
+
+
+def _send(connection: client.Client, model: str, texts: Sequence[str], inputs: dict[str, Any]) -> dict[str, Any]:
+    if texts:
+        wanted = connection.metadata(model).inputs
+        strings = [t.name for t in wanted if t.dtype == "BYTES" and t.name not in inputs]
+        name = "TEXT" if "TEXT" in strings else strings[0] if len(strings) == 1 else ""
+        if not name:
+            raise UsageError(
+                f"--text does not fit {model!r}: its inputs are {', '.join(str(t) for t in wanted)}",
+                expected="a model with one BYTES input",
+                mend="use --input NAME=FILE.npy",
+            )
+        inputs[name] = list(texts)
+    return connection.infer(model, inputs)
+
+
+def _array(argument: str) -> tuple[str, np.ndarray[Any, Any]]:
+    name, equals, file = argument.partition("=")
+    if not equals or not name or not file:
+        raise UsageError(f"--input {argument!r} is not NAME=FILE.npy", mend="for example --input x=x.npy")
+    path = Path(file)
+    if not path.is_file():
+        raise SourceMissingError(f"--input {name}: there is no file {file}", expected="a .npy file")
+    try:
+        return name, np.load(path, allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise UsageError(
+            f"--input {name}: {file} is no array without pickles ({error})", mend="save it with numpy.save"
+        ) from error
+
+
+def _row(tensor: TensorSpec) -> dict[str, Any]:
+    return {"name": tensor.name, "dtype": tensor.dtype, "shape": list(tensor.shape)}
+
+
+def _summary(name: str, config: Any) -> dict[str, Any]:
+    from repo_builder import model_config
+
+    inputs, outputs = model_config.tensors(config)
+    shown = "; ".join(str(t) for t in inputs) + " -> " + "; ".join(str(t) for t in outputs)
+    return {"name": name, "dtype": serving.backend(config), "shape": shown}
+

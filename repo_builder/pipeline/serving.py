@@ -1,0 +1,185 @@
+"""The staged repository in front of a real server: start it, validate every unit, say who served."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import repo_builder
+from repo_builder import client, model_config, proof, releases, server, validate
+from repo_builder.errors import RepositoryError
+from repo_builder.repository import manifest
+from repo_builder.repository.layout import Layout
+from repo_builder.repository.plan import Unit
+
+Progress = Callable[[str, str], None]
+STAND_INS = ("onnxruntime", "pytorch")
+"""Backends that the embedded server serves by a Python stand-in for the compiled one."""
+
+
+@dataclass(frozen=True)
+class Served:
+    """Who answered: how the server was reached, and the versions that served."""
+
+    url: str
+    kind: str
+    versions: Mapping[str, str]
+
+
+def prove(
+    repository: Path, units: Sequence[Unit], release: releases.Release, where: str, progress: Progress
+) -> dict[str, dict[str, Any]]:
+    """Serve a repository and validate every unit; reports by unit."""
+    models = [model.name for unit in units for model in unit.models]
+    for unit in units:
+        progress(unit.name, "serve")
+    with serve(repository, release, where, models, lambda said: progress(units[0].name, f"serve: {said}")) as served:
+        return {
+            unit.name: report(unit.name, unit.proof, served, release, unit.facts, unit_backends(unit), progress)
+            for unit in units
+            if unit.proof is not None
+        }
+
+
+@contextlib.contextmanager
+def serve(
+    repository: Path,
+    release: releases.Release,
+    where: str,
+    models: Sequence[str] = (),
+    progress: Callable[[str], None] | None = None,
+) -> Iterator[Served]:
+    """A server for a repository: ``embedded``, ``docker``, or the address of one that already reads it."""
+    if where == "embedded":
+        with server.start(repository, models=models, onnxruntime=runtime(release), progress=progress) as running:
+            yield Served(running.url, "embedded", running.versions)
+    elif where == "docker":
+        flavour = check_flavour(repository, release)
+        with server.docker.start(repository, release.name, flavour, models=models, progress=progress) as running:
+            yield Served(running.url, "docker", running.versions)
+    else:
+        with client.connect(where) as connection:
+            connection.wait_ready(models=models)
+            yield Served(where, "url", {"tritonserver": connection.server_metadata().version})
+
+
+def report(
+    name: str,
+    stored: proof.Proof,
+    served: Served,
+    release: releases.Release,
+    facts: Mapping[str, Any],
+    backends: Mapping[str, str],
+    progress: Progress,
+) -> dict[str, Any]:
+    """Validate one unit against a running server; JSON values."""
+    progress(name, "prove")
+    with client.connect(served.url) as connection:
+        connection.wait_ready(models=[stored.model])
+        measured = validate.validate(connection, stored, lambda what: progress(name, f"prove: {what}"))
+        metadata = connection.server_metadata()
+    return {
+        "model": name,
+        "passed": measured.passed,
+        "failures": measured.failures(),
+        **{k: v for k, v in asdict(measured).items() if k not in ("model", "passed")},
+        "server": {"name": metadata.name, "version": metadata.version, "kind": served.kind, "versions": dict(served.versions)},
+        "backends": dict(backends),
+        "limits": limits(served.kind, release, backends),
+        "target": release.name,
+        "repo_builder": repo_builder.__version__,
+        **{k: facts[k] for k in ("task", "engine", "source") if k in facts},
+    }
+
+
+def limits(kind: str, release: releases.Release, backends: Mapping[str, str]) -> list[str]:
+    """What this proof does not show, in words."""
+    if kind != "embedded":
+        return []
+    embedded = releases.embedded()
+    said = []
+    if release.name != embedded.name:
+        said.append(f"served by Triton {embedded.name} ({embedded.server}), not by the target image {release.name}")
+    stand_ins = sorted({b for b in backends.values() if b in STAND_INS})
+    if stand_ins:
+        said.append(f"Python stand-ins served for the compiled backends {', '.join(stand_ins)}")
+    return said
+
+
+def unproven(units: Sequence[Unit], release: releases.Release) -> dict[str, dict[str, Any]]:
+    """Reports of a build that was told not to verify."""
+    return {
+        unit.name: {
+            "model": unit.name,
+            "passed": None,
+            "failures": [],
+            "limits": ["not served: built with --no-verify"],
+            "target": release.name,
+            "repo_builder": repo_builder.__version__,
+            **{k: unit.facts[k] for k in ("task", "engine", "source") if k in unit.facts},
+        }
+        for unit in units
+    }
+
+
+def runtime(release: releases.Release) -> str | None:
+    """The ONNX Runtime of the target's image, for the stand-in; None where the table has none."""
+    return release.images["py3"].onnxruntime if "py3" in release.images else None
+
+
+def unit_backends(unit: Unit) -> dict[str, str]:
+    """Model name -> backend (``ensemble`` for an ensemble)."""
+    return {model.name: backend(model.config) for model in unit.models}
+
+
+def backend(config: Any) -> str:
+    return str(config.backend or config.platform)
+
+
+def configs(repository: Path) -> dict[str, Any]:
+    """The ModelConfigs of a repository, by folder; folders without ``config.pbtxt`` are left out."""
+    found = {}
+    for path in sorted(repository.glob("*/config.pbtxt")):
+        found[path.parent.name] = model_config.parse(path.read_text(encoding="utf-8"), str(path))
+    return found
+
+
+def check_flavour(repository: Path, release: releases.Release) -> str:
+    """The one image flavour that serves the whole repository; raises TargetError where there is none."""
+    needed = {backend(config) for config in configs(repository).values()} - {"ensemble", ""}
+    return releases.flavour_for(needed, release)
+
+
+def stored_report(layout: Layout, unit: str) -> dict[str, Any]:
+    """The report that the build of a unit left; empty where there is none."""
+    path = layout.report(unit)
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return {}
+
+
+def units(repository: Path) -> Mapping[str, manifest.UnitRecord]:
+    """What builds wrote into a repository; empty for one of another origin."""
+    return manifest.load(repository).units
+
+
+def stored_proofs(repository: Path) -> dict[str, tuple[proof.Proof, manifest.UnitRecord]]:
+    """The proofs beside a repository, by unit.
+
+    Raises:
+        RepositoryError: there is none.
+    """
+    layout = Layout.of(repository)
+    found = {n: (proof.load(layout.proof(n)), record) for n, record in units(repository).items() if record.proof}
+    if not found:
+        raise RepositoryError(
+            f"{layout.build} holds no proof",
+            expected="the folder that `repo-builder build` left beside the repository",
+            mend=f"build the repository with repo-builder, and copy {layout.build.name} along with it",
+        )
+    return found

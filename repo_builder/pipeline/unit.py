@@ -1,0 +1,131 @@
+"""One model of the spec, from source to planned Triton models: describe, head, convert, plan, reference."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+
+from repo_builder import convert, formats, releases, tasks
+from repo_builder.artifact import Artifact, file_digest, files_digest, tree_files
+from repo_builder.errors import RepoBuilderError
+from repo_builder.formats.batch import prove_batch
+from repo_builder.formats.torch_program import TorchProgram
+from repo_builder.repository.plan import Unit
+from repo_builder.spec import ModelSpec
+
+Progress = Callable[[str, str], None]
+"""Called with the model's name and what is being done to it."""
+
+OPSET = 20
+"""The opset to export at, where the target takes it: the newest that the dynamo exporter writes without conversion."""
+
+_PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime", "transformers", "tokenizers", "sentence-transformers")
+
+
+def describe(model: ModelSpec) -> Artifact:
+    """The source, opened as far as its format can without a framework."""
+    name, path = formats.detect(model.source)
+    inputs = tuple(t.tensor() for t in model.inputs)
+    if name == "huggingface":
+        from repo_builder.formats import huggingface
+
+        return huggingface.describe(path, inputs, trust_remote_code=model.trust_remote_code)
+    return formats.get(name).describe(path, inputs)
+
+
+def key(model: ModelSpec, source: Artifact, release: releases.Release) -> str:
+    """Digest of all that a build depends on: spec, source, samples, target, this tool's code, versions of packages."""
+    package = Path(__file__).parent.parent
+    parts = {
+        "spec": json.loads(model.model_dump_json(exclude={"source"})) | {"name": model.public_name},
+        "source": source.digest(),
+        "format": source.format,
+        "samples": [file_digest(Path(p)) for p in _sample_files(model)],
+        "target": release.name,
+        "code": files_digest(package, [f for f in tree_files(package) if f.endswith((".py", ".json", ".j2"))]),
+        "packages": {name: _version(name) for name in _PACKAGES},
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def make(model: ModelSpec, source: Artifact, release: releases.Release, work: Path, progress: Progress) -> Unit:
+    """Convert, plan and compute the reference; files lie under ``work`` until the writer links them.
+
+    Raises:
+        RepoBuilderError: with stage and model filled in.
+    """
+    name = model.public_name
+    stage = "describe"
+
+    def now(what: str) -> None:
+        nonlocal stage
+        stage = what
+        progress(name, what)
+
+    try:
+        task, why = tasks.choose(model, source)
+        now("load")
+        program = None if source.format == model.engine else task.head(source, model)
+        now("convert")
+        engine = _engine(model, source, program, release, work, lambda what: progress(name, f"convert: {what}"))
+        now("plan")
+        planned = task.models(model, source, engine)
+        for one in planned:
+            releases.check_config(one.config, release)
+        now("reference")
+        proof = task.proof(model, source, engine, program)
+    except RepoBuilderError as error:
+        raise error.at(stage=stage, model=name) from error.__cause__
+    facts = {
+        "source": {"format": source.format, "sha256": source.digest(), **source.facts},
+        "task": {"name": task.NAME, "why": why},
+        "engine": {"format": engine.format, "batch": engine.batch, **engine.provenance},
+        "target": release.name,
+    }
+    return Unit(name, key(model, source, release), planned, proof, facts)
+
+
+def _engine(
+    model: ModelSpec,
+    source: Artifact,
+    program: TorchProgram | None,
+    release: releases.Release,
+    work: Path,
+    progress: Callable[[str], None],
+) -> Artifact:
+    """The converted model, its batch dimension proved by running it."""
+    edge = convert.edge(source.format, model.engine)
+    if program is not None:
+        opset = min(release.max_opset, OPSET)
+        engine = edge.convert(
+            program,
+            work / "model.onnx",
+            opset=opset,
+            ir_version=release.max_ir_version,
+            exporter=model.exporter,
+            progress=progress,
+        )
+    elif model.engine == "onnx":
+        limits = {"opset": release.max_opset, "ir_version": release.max_ir_version}
+        engine = edge.convert(source, work / "model.onnx", progress=progress, **limits)
+    else:
+        engine = edge.convert(source, work / "model.pt", progress=progress)
+    runtime = formats.get(engine.format)
+    progress("running two batch sizes")
+    return prove_batch(engine, runtime.run)
+
+
+def _sample_files(model: ModelSpec) -> list[str]:
+    texts = [model.samples.texts] if isinstance(model.samples.texts, str) else []
+    return [p for p in (*texts, *model.samples.arrays) if Path(p).is_file()]
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+

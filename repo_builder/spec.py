@@ -1,0 +1,300 @@
+"""The spec: what the user asked for, from YAML or flags, validated and resolved once. Later code reads no raw YAML."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from repo_builder import errors, tensors
+from repo_builder.yaml_strict import Document, Number, read
+
+ENGINES = ("onnx", "torchscript")
+PRECISIONS = ("fp32",)
+EXPORTERS = ("dynamo", "script", "trace")
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*\Z")
+
+
+class _Value(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False, arbitrary_types_allowed=False)
+
+
+def _dtype(name: str) -> str:
+    return tensors.dtype(name.upper() if name.upper() in _TRITON else name).triton
+
+
+_TRITON = {d.triton for d in tensors.DTYPES}
+
+
+def _number(value: Any) -> Any:
+    """A number with quotes around it is a mistake: say so instead of converting in silence."""
+    if isinstance(value, str):
+        raise ValueError(f"must be a number, found the string {value!r} (remove the quotes)")
+    if isinstance(value, bool):
+        raise ValueError(f"must be a number, found the boolean {str(value).lower()}")
+    return value
+
+
+def _target(value: Any) -> Any:
+    """YAML reads ``24.10`` as the number 24.1; the text as it was written is taken instead."""
+    return value.text if isinstance(value, Number) else value
+
+
+Int = Annotated[int, BeforeValidator(_number)]
+Float = Annotated[float, BeforeValidator(_number)]
+
+
+class TensorDeclaration(_Value):
+    """A tensor that the model file does not describe (TorchScript), or whose axes get names."""
+
+    name: str = Field(min_length=1, description="Name of the tensor, as the model calls it.")
+    dtype: Annotated[str, AfterValidator(_dtype)] = Field(description="Triton's dtype (FP32, INT64, BYTES, ...).")
+    shape: tuple[int | str, ...] = Field(description="Sizes; a string names a dynamic axis: [batch, 3, 224, 224].")
+
+    @model_validator(mode="after")
+    def _sizes(self) -> TensorDeclaration:
+        for size in self.shape:
+            if isinstance(size, int) and size < 0:
+                raise ValueError(f"the size {size} of '{self.name}' is not a size; name a dynamic axis, e.g. batch")
+        return self
+
+    def tensor(self) -> tensors.TensorSpec:
+        return tensors.TensorSpec(self.name, self.dtype, self.shape)
+
+
+class AxisRange(_Value):
+    """Sizes of one named axis."""
+
+    min: Int = Field(ge=1, description="Smallest size.")
+    opt: Int = Field(ge=1, description="The size to optimize for.")
+    max: Int = Field(ge=1, description="Largest size.")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> AxisRange:
+        if not self.min <= self.opt <= self.max:
+            raise ValueError(f"expected min <= opt <= max, found min {self.min}, opt {self.opt}, max {self.max}")
+        return self
+
+
+class Batching(_Value):
+    """How requests become batches."""
+
+    max_batch_size: Int | None = Field(None, ge=0, description="Default: 32 where the model has a batch dimension.")
+    dynamic: bool = Field(True, description="Merge waiting requests in the server (dynamic_batching).")
+    preferred_batch_sizes: tuple[Int, ...] = Field((), description="dynamic_batching.preferred_batch_size.")
+    max_queue_delay_microseconds: Int = Field(0, ge=0, description="How long a request may wait for company.")
+
+
+class Instances(_Value):
+    """instance_group of the converted model."""
+
+    count: Int = Field(ge=1, description="Instances per device.")
+    kind: Literal["auto", "cpu", "gpu"] = Field("auto", description="Where they run.")
+    gpus: tuple[Int, ...] = Field((), description="GPU ids, with kind gpu.")
+
+
+class Samples(_Value):
+    """Inputs of the proof. Default: the built-in texts for text tasks, seeded random tensors for plain tensors."""
+
+    texts: tuple[str, ...] | str | None = Field(
+        None, description="Texts, or a file: .txt (a text a line), .json (list)."
+    )
+    arrays: tuple[str, ...] = Field((), description=".npz files, one request each: an array for every input.")
+    seed: Int = Field(0, ge=0, description="Seed of random tensors.")
+
+
+class ToleranceSpec(_Value):
+    """Limits of one output against the source model."""
+
+    max_abs_error: Float | None = Field(None, ge=0, description="Largest absolute difference.")
+    max_rel_error: Float | None = Field(None, ge=0, description="The same, divided by max(1, largest source value).")
+    cosine: Float | None = Field(None, ge=-1, le=1, description="Smallest cosine of a case.")
+
+
+class ModelSpec(_Value):
+    """One model."""
+
+    name: str = Field("", description="Name of the served model; default: from the source's name.")
+    source: str = Field(min_length=1, description="Hugging Face folder or hub id, .onnx, .pt, .pt2, module.py:factory.")
+    task: str | None = Field(None, description="What the served model does; default: guessed from the source.")
+    engine: Literal["onnx", "torchscript"] = Field("onnx", description="What Triton runs.")
+    precision: Literal["fp32"] = Field("fp32", description="Arithmetic of the engine; the source's own for ONNX files.")
+    exporter: Literal["dynamo", "script", "trace"] | None = Field(
+        None, description="Only this exporter; default: a chain."
+    )
+    inputs: tuple[TensorDeclaration, ...] = Field((), description="Inputs that the file does not tell (TorchScript).")
+    outputs: tuple[str, ...] = Field((), description="Names for the outputs, in order.")
+    shapes: Mapping[str, AxisRange] = Field(
+        {}, description="Ranges of named axes: {sequence: {min: 1, opt: 64, max: 256}}."
+    )
+    batching: Batching = Field(Batching(), description="How requests become batches.")
+    instances: Instances | None = Field(None, description="instance_group; default: the server's own.")
+    config: Mapping[str, Any] = Field({}, description="Any ModelConfig field of the converted model, laid over ours.")
+    step_configs: Mapping[str, Mapping[str, Any]] = Field(
+        {}, description="The same for the other models of an ensemble: {ensemble: {...}, tokenizer: {...}}."
+    )
+    samples: Samples = Field(Samples(), description="Inputs of the proof.")
+    tolerances: Mapping[str, ToleranceSpec] = Field({}, description="Limits by output name; '*' for all others.")
+    trust_remote_code: bool = Field(False, description="Run Python code that comes with a Hugging Face model.")
+
+    @model_validator(mode="after")
+    def _named(self) -> ModelSpec:
+        if self.name and not _NAME.match(self.name):
+            raise ValueError(
+                f"name {self.name!r} has characters that a model's folder cannot have (use A-Z a-z 0-9 _ - .)"
+            )
+        return self
+
+    @property
+    def public_name(self) -> str:
+        """The served model's name: ``name``, or one made from the source."""
+        if self.name:
+            return self.name
+        path, _, factory = self.source.partition(".py:")
+        stem = factory or Path(path.rstrip("/")).name
+        for suffix in (".onnx", ".pt2", ".pt", ".pth"):
+            stem = stem.removesuffix(suffix)
+        if stem in ("model", "") and not factory:
+            stem = Path(path).resolve().parent.name
+        return re.sub(r"[^A-Za-z0-9_\-]+", "_", stem).strip("_") or "model"
+
+
+class Spec(_Value):
+    """A whole build: one or many models and the release that will serve them."""
+
+    models: tuple[ModelSpec, ...] = Field(min_length=1, description="The models.")
+    target: Annotated[str | None, BeforeValidator(_target)] = Field(None, description="Triton release, e.g. '26.07'.")
+
+    @model_validator(mode="after")
+    def _unique(self) -> Spec:
+        seen: set[str] = set()
+        for model in self.models:
+            if model.public_name in seen:
+                raise ValueError(f"two models are named {model.public_name!r}; give one of them another `name:`")
+            seen.add(model.public_name)
+        return self
+
+
+def is_spec(source: str) -> bool:
+    return source.endswith((".yaml", ".yml"))
+
+
+def load(path: Path) -> Spec:
+    """Read a YAML spec; relative sources and sample files are taken from the spec's own folder.
+
+    Raises:
+        SpecError: with file, line, the key's path, what was found and the nearest known key.
+    """
+    document = read(path)
+    return _validated(_anchored(document.data, path.parent), document)
+
+
+def from_flags(source: str, **fields: Any) -> Spec:
+    """A spec of one model from command-line values; ``None`` means not given."""
+    target = fields.pop("target", None)
+    given = {key: value for key, value in fields.items() if value is not None}
+    return _validated({"models": [{"source": source, **given}], "target": target}, None)
+
+
+def override(spec: Spec, **fields: Any) -> Spec:
+    """The spec with command-line values laid over every model; ``None`` means not given."""
+    target = fields.pop("target", None)
+    given = {key: value for key, value in fields.items() if value is not None}
+    data = spec.model_dump(exclude_unset=True)
+    return _validated(
+        {**data, "models": [{**m, **given} for m in data["models"]], "target": target or spec.target}, None
+    )
+
+
+def json_schema(config_schema: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON Schema of a spec file; ``config_schema`` describes ``config:`` (from the protobuf descriptor)."""
+    schema = Spec.model_json_schema()
+    definitions = schema["$defs"]
+    config = dict(config_schema)
+    definitions.update(config.pop("$defs", {}))
+    config.pop("$schema", None)
+    definitions["ModelConfig"] = config
+    reference = {"$ref": "#/$defs/ModelConfig"}
+    properties = definitions["ModelSpec"]["properties"]
+    properties["config"] = {"description": properties["config"]["description"], **reference}
+    properties["step_configs"]["additionalProperties"] = reference
+    schema["properties"]["target"] = {
+        "anyOf": [{"type": "string"}, {"type": "number"}, {"type": "null"}],
+        "description": "Triton release, e.g. 26.07 (with or without quotes).",
+    }
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "repo_builder spec", **schema}
+
+
+def _anchored(data: Any, folder: Path) -> Any:
+    """Relative sources and sample files, from the folder of the spec."""
+    if not isinstance(data, dict) or not isinstance(data.get("models"), list):
+        return data
+    models = [dict(m) if isinstance(m, dict) else m for m in data["models"]]
+    for model in (m for m in models if isinstance(m, dict)):
+        source = model.get("source")
+        if isinstance(source, str) and not Path(source).is_absolute():
+            there = (folder / source.partition(".py:")[0]).with_suffix(".py") if ".py:" in source else folder / source
+            if there.exists() or source.startswith(".") or Path(source).suffix:
+                model["source"] = str(folder / source)
+        samples = model.get("samples")
+        if isinstance(samples, dict):
+            samples = dict(samples)
+            if isinstance(samples.get("texts"), str):
+                samples["texts"] = str(folder / samples["texts"])
+            if isinstance(samples.get("arrays"), list):
+                samples["arrays"] = [str(folder / a) if isinstance(a, str) else a for a in samples["arrays"]]
+            model["samples"] = samples
+    return {**data, "models": models}
+
+
+def _validated(data: Any, document: Document | None) -> Spec:
+    try:
+        return Spec.model_validate(data)
+    except ValidationError as error:
+        raise _readable(error, document) from error
+
+
+def _readable(error: ValidationError, document: Document | None) -> errors.SpecError:
+    lines: list[str] = []
+    problems = error.errors()
+    outer = {p["loc"][:n] for p in problems for n in range(len(p["loc"]))}
+    for problem in (p for p in problems if p["loc"] not in outer):
+        location = tuple(p for p in problem["loc"] if not (isinstance(p, str) and ("[" in p or p in _UNION_ARMS)))
+        where = ".".join(str(p) for p in location) or "the spec"
+        line = document.line(location) if document else None
+        at = f"{document.path}:{line}: {where}" if document and line else where
+        if problem["type"] == "extra_forbidden":
+            lines.append(f"{at}: unknown key{errors.nearest(str(location[-1]), _keys(location))}")
+        else:
+            message = problem["msg"].removeprefix("Value error, ")
+            found = "" if problem["type"] in ("missing", "value_error") else f", found {problem['input']!r}"
+            lines.append(f"{at}: {message}{found}")
+    return errors.SpecError(
+        "; ".join(dict.fromkeys(lines)),
+        expected="the keys of docs/spec.md",
+        mend="correct the lines named above; `repo-builder build --schema` prints the JSON Schema for your editor",
+        stage="spec",
+    )
+
+
+_UNION_ARMS = {"int", "str", "float", "bool", "function-before[_number(), int]"}
+_MODELS: dict[str, type[_Value]] = {
+    "batching": Batching,
+    "instances": Instances,
+    "samples": Samples,
+    "inputs": TensorDeclaration,
+    "tolerances": ToleranceSpec,
+    "shapes": AxisRange,
+    "models": ModelSpec,
+}
+
+
+def _keys(location: tuple[Any, ...]) -> list[str]:
+    """The keys that are known at the place of an unknown one."""
+    owner: type[_Value] = Spec
+    for part in location[:-1]:
+        owner = _MODELS.get(str(part), owner)
+    return list(owner.model_fields)

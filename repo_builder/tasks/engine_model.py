@@ -1,0 +1,87 @@
+"""The ModelConfig of a converted model: signature, batching, instances, and the user's overrides."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from repo_builder.artifact import Artifact
+from repo_builder.errors import SignatureError, SpecError
+from repo_builder.model_config import apply_overrides, build
+from repo_builder.planned import Content, PlannedModel
+from repo_builder.spec import ModelSpec
+from repo_builder.tensors import TensorSpec, dtype
+
+DEFAULT_MAX_BATCH_SIZE = 32
+
+_ENGINES: dict[str, dict[str, str]] = {
+    "onnx": {"backend": "onnxruntime", "platform": "onnxruntime_onnx"},
+    "torchscript": {"backend": "pytorch", "platform": "pytorch_libtorch"},
+}
+_KINDS = {"auto": "KIND_AUTO", "cpu": "KIND_CPU", "gpu": "KIND_GPU"}
+
+
+def engine_model(name: str, spec: ModelSpec, engine: Artifact) -> PlannedModel:
+    """The Triton model that serves ``engine``'s file.
+
+    Raises:
+        SignatureError: batching was asked of a model without a batch dimension.
+        SpecError: batching and shape ranges contradict each other, or an override does not fit.
+    """
+    size = max_batch_size(spec, engine)
+    fields: dict[str, Any] = {
+        "name": name,
+        **_ENGINES[engine.format],
+        "max_batch_size": size,
+        "input": [tensor_fields(t, size) for t in engine.inputs],
+        "output": [tensor_fields(t, size) for t in engine.outputs],
+    }
+    if size and spec.batching.dynamic:
+        fields["dynamic_batching"] = dynamic_batching(spec)
+    if spec.instances:
+        group: dict[str, Any] = {"count": spec.instances.count, "kind": _KINDS[spec.instances.kind]}
+        if spec.instances.gpus:
+            group["gpus"] = list(spec.instances.gpus)
+        fields["instance_group"] = [group]
+    files: dict[str, Content] = {file: engine.folder / file for file in engine.files}
+    return PlannedModel(apply_overrides(build(fields), spec.config), files)
+
+
+def max_batch_size(spec: ModelSpec, engine: Artifact) -> int:
+    """The asked size, else the shape range's maximum of the batch axis, else 32; 0 without a batch dimension."""
+    asked, range_ = spec.batching.max_batch_size, spec.shapes.get(engine.batch or "batch")
+    if engine.batch is None:
+        if asked:
+            raise SignatureError(
+                f"max_batch_size {asked} was asked for, but the model has no batch dimension: "
+                f"{engine.facts.get('batch_refused', 'axis 0 is not the same dynamic axis everywhere')}",
+                expected="a model whose inputs and outputs all start with one dynamic batch axis",
+                mend="leave max_batch_size out (0), or export the model with a dynamic first axis",
+            )
+        return 0
+    if asked is not None and range_ and asked > range_.max:
+        raise SpecError(
+            f"max_batch_size {asked} is larger than shapes.{engine.batch}.max {range_.max}",
+            mend="make the two equal, or leave one of them out",
+        )
+    if asked is not None:
+        return asked
+    return range_.max if range_ else DEFAULT_MAX_BATCH_SIZE
+
+
+def dynamic_batching(spec: ModelSpec) -> Mapping[str, Any]:
+    fields: dict[str, Any] = {}
+    if spec.batching.preferred_batch_sizes:
+        fields["preferred_batch_size"] = list(spec.batching.preferred_batch_sizes)
+    if spec.batching.max_queue_delay_microseconds:
+        fields["max_queue_delay_microseconds"] = spec.batching.max_queue_delay_microseconds
+    return fields
+
+
+def tensor_fields(tensor: TensorSpec, max_batch: int) -> dict[str, Any]:
+    """One ModelInput or ModelOutput; a scalar gets ``dims: [1]`` and a reshape, since Triton's dims cannot be empty."""
+    dims = list(tensor.dims[1:] if max_batch else tensor.dims)
+    fields: dict[str, Any] = {"name": tensor.name, "data_type": dtype(tensor.dtype).config, "dims": dims or [1]}
+    if not dims:
+        fields["reshape"] = {"shape": []}
+    return fields

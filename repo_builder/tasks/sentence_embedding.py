@@ -1,0 +1,87 @@
+"""Task ``sentence-embedding``: text in, one vector per text out; pooling and normalisation inside the graph."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from repo_builder.artifact import Artifact
+from repo_builder.errors import MissingDependencyError
+from repo_builder.formats import huggingface
+from repo_builder.formats.torch_program import TorchProgram
+from repo_builder.planned import PlannedModel
+from repo_builder.proof import Case, Proof, Tolerance
+from repo_builder.spec import ModelSpec
+from repo_builder.tasks import text
+from repo_builder.tasks.tolerances import tolerances
+
+NAME = "sentence-embedding"
+SOURCES = frozenset({"huggingface"})
+OUTPUT = "EMBEDDING"
+_EMBEDDING = "sentence_embedding"
+_TOLERANCE = Tolerance(1e-5, cosine=0.99999)
+
+
+def head(source: Artifact, model: ModelSpec) -> TorchProgram:  # noqa: ARG001
+    """The encoder, then the source's own further modules (Pooling, Dense, Normalize), as one module."""
+    pipeline = _sentence_transformer(source)
+    import torch
+
+    program = huggingface.load(source)
+    names = [t.name for t in program.inputs]
+
+    class SentenceEmbedding(torch.nn.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.encoder = program.module
+            self.after = torch.nn.ModuleList(list(pipeline)[1:])
+
+        def forward(self, *inputs: Any) -> Any:
+            features = {**dict(zip(names, inputs, strict=True)), "token_embeddings": self.encoder(*inputs)[0]}
+            for module in self.after:
+                features = module(features)
+            return features[_EMBEDDING]
+
+    return TorchProgram(SentenceEmbedding().eval(), "eager", program.inputs, (_EMBEDDING,), program.examples)
+
+
+def models(model: ModelSpec, source: Artifact, engine: Artifact) -> tuple[PlannedModel, ...]:
+    return text.text_ensemble(model, source, engine, {OUTPUT: _EMBEDDING}, {})
+
+
+def proof(model: ModelSpec, source: Artifact, engine: Artifact, program: TorchProgram | None) -> Proof:  # noqa: ARG001
+    """Each text alone through ``SentenceTransformer.encode``: the source's own tokenizer, pooling, normalisation."""
+    pipeline = _sentence_transformer(source)
+    import sentence_transformers
+    import torch
+
+    cases = tuple(
+        Case(text.text_input(sample), {OUTPUT: pipeline.encode([sample], batch_size=1, show_progress_bar=False)})
+        for sample in text.samples(model)
+    )
+    versions = f"sentence-transformers {sentence_transformers.__version__} on torch {torch.__version__}"
+    allowed = tolerances(model, {OUTPUT: _TOLERANCE})
+    return Proof(model.public_name, cases, True, allowed, {}, f"{versions}, each text alone")
+
+
+def _sentence_transformer(source: Artifact) -> Any:
+    """The folder in sentence-transformers, in fp32 on the CPU; plain encoders get its default, mean pooling.
+
+    Raises:
+        MissingDependencyError: sentence-transformers is not installed.
+    """
+    try:
+        import sentence_transformers
+        import torch
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"the task {NAME} needs the package {error.name}", mend="pip install 'repo-builder[huggingface]'"
+        ) from error
+    logging.getLogger("sentence_transformers").setLevel(logging.ERROR)
+    return sentence_transformers.SentenceTransformer(
+        str(source.path),
+        device="cpu",
+        local_files_only=True,
+        trust_remote_code=bool(source.facts.get("trust_remote_code")),
+        model_kwargs={"dtype": torch.float32},
+    ).eval()
