@@ -27,6 +27,16 @@ TEMPLATES = Path(__file__).parent / "templates"
 FIRST = ("name", "platform", "backend", "runtime", "max_batch_size", "input", "output")
 """Fields that lead a config; the others follow in the order of ``model_config.proto``."""
 
+ALWAYS = frozenset(
+    {
+        "inference.ModelConfig.max_batch_size",
+        "inference.BatchInput.kind",
+        "inference.BatchOutput.kind",
+        "inference.ModelSequenceBatching.Control.kind",
+    }
+)
+"""Fields that are printed even when they have their default, because that default says something."""
+
 _ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t", '"': '\\"', "\\": "\\\\"}
 # Control characters, line separators and direction marks, which a reader or an editor would not show as they are.
 _ESCAPED = re.compile('[\x00-\x1f"\\\\\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]')
@@ -100,23 +110,21 @@ class SetField:
 def set_fields(message: Any) -> Iterator[SetField]:
     """The fields of a message that are to be printed, in order; a map gives one message field per key, sorted.
 
-    ``max_batch_size`` of a ModelConfig and key and value of a map entry are printed even when they are defaults.
+    Those are the fields that are set, key and value of a map entry, and ``ALWAYS``.
     """
-    present = {field.name for field, _ in message.ListFields()}
     descriptor = message.DESCRIPTOR
+    entry = descriptor.GetOptions().map_entry
+    present = {field.name for field, _ in message.ListFields()}
     order = list(descriptor.fields)
     if descriptor.full_name == "inference.ModelConfig":
         order.sort(key=lambda field: FIRST.index(field.name) if field.name in FIRST else len(FIRST))
-        present.add("max_batch_size")
-    if descriptor.GetOptions().map_entry:
-        present.update(("key", "value"))
     for field in order:
-        if field.name not in present:
+        if not (entry or field.name in present or field.full_name in ALWAYS):
             continue
         value = getattr(message, field.name)
         if is_map(field):
-            for entry in _entries(field, value):
-                yield SetField(field.name, "message", entry, field)
+            for one in _entries(field, value):
+                yield SetField(field.name, "message", one, field)
         else:
             kind = "scalar" if field.message_type is None else "message"
             yield SetField(field.name, f"{kind}s" if field.is_repeated else kind, value, field)

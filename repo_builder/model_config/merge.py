@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from repo_builder.errors import SpecError, nearest
 from repo_builder.model_config.fields import INTEGERS, KINDS, MERGED_BY_NAME, is_map
-from repo_builder.model_config.scalars import scalar, wrong
+from repo_builder.model_config.scalars import scalar, written, wrong
 
 if TYPE_CHECKING:
     from tritonclient.grpc.model_config_pb2 import ModelConfig
@@ -29,7 +29,9 @@ def apply_overrides(config: ModelConfig, overrides: Mapping[str, Any]) -> ModelC
 
 def _merge(message: Any, values: Any, path: str) -> None:
     if not isinstance(values, Mapping):
-        raise wrong(path, values, "a mapping of fields", "write {} for the defaults" if values is True else "")
+        raise wrong(
+            path, values, "a mapping of fields", "write {} to set it with its defaults" if values is True else ""
+        )
     fields = message.DESCRIPTOR.fields_by_name
     for key in values:
         if key not in fields:
@@ -94,7 +96,7 @@ def _merge_map(target: Any, field: Any, values: Any, path: str) -> None:
         where = f"{path}[{raw!r}]"
         key = scalar(key_field, _decimal(raw) if KINDS[key_field.cpp_type] in INTEGERS else raw, f"key {where}")
         if field.name == "parameters":
-            value = _parameter(value, nested=value_field.message_type is not None)
+            value = _parameter(value, where, nested=value_field.message_type is not None)
         if value is None:
             if key not in target:
                 known = [str(k) for k in target]
@@ -111,14 +113,16 @@ def _merge_map(target: Any, field: Any, values: Any, path: str) -> None:
 
 def _decimal(key: Any) -> Any:
     """Keys of JSON are text: decimal digits stand for the integer."""
-    return int(key) if isinstance(key, str) and re.fullmatch("[0-9]+", key) else key
+    return int(key) if isinstance(key, str) and re.fullmatch("[0-9]{1,20}", key) else key
 
 
-def _parameter(value: Any, *, nested: bool) -> Any:
-    if not isinstance(value, (str, int, float)):
+def _parameter(value: Any, path: str, *, nested: bool) -> Any:
+    if value is None or (nested and isinstance(value, Mapping)):
         return value
-    text = value if isinstance(value, str) else str(value).lower() if isinstance(value, bool) else repr(value)
-    return {"string_value": text} if nested else text
+    if not isinstance(value, (str, int, float)):
+        mend = "a parameter is text: write the value as text, for example as JSON in quotes"
+        raise wrong(path, value, "text, a number or a boolean", mend)
+    return {"string_value": written(value)} if nested else written(value)
 
 
 def _check_alternatives(message: Any, values: Mapping[str, Any], path: str) -> None:
@@ -139,7 +143,7 @@ def _check_alternatives(message: Any, values: Mapping[str, Any], path: str) -> N
 def _unknown_field(descriptor: Any, key: Any, path: str) -> SpecError:
     names = [field.name for field in descriptor.fields]
     camel = {field.json_name: field.name for field in descriptor.fields}
-    hint = f" (did you mean {camel[key]!r}?)" if key in camel else nearest(str(key), names)
+    hint = f" (did you mean {camel[key]!r}?)" if key in camel else nearest(key, names) if isinstance(key, str) else ""
     return SpecError(
         f"{path} has the key {key!r}, but {descriptor.name} has no such field{hint}",
         expected="one of " + ", ".join(names),

@@ -12,6 +12,11 @@ from repo_builder.model_config.fields import INTEGERS, KINDS
 
 
 def scalar(field: Any, value: Any, path: str) -> Any:
+    """The value as the field takes it; a whole float counts as an integer, nothing else is converted.
+
+    Raises:
+        SpecError: wrong type, range or enum name; ``path`` is named.
+    """
     kind = KINDS[field.cpp_type]
     if kind == "enum":
         return _enum(field.enum_type, value, path)
@@ -48,7 +53,7 @@ def _integer(kind: str, value: Any, path: str) -> int:
 
 def _float(kind: str, value: Any, path: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise wrong(path, value, "a number", _FLOAT_MEND if isinstance(value, str) else "")
+        raise wrong(path, value, "a number", "write it as a number, without quotes" if isinstance(value, str) else "")
     try:
         struct.pack("<f" if kind == "float" else "<d", value)
     except (OverflowError, struct.error) as error:
@@ -56,14 +61,10 @@ def _float(kind: str, value: Any, path: str) -> float:
     return float(value)
 
 
-_FLOAT_MEND = "write it without quotes; YAML takes an exponent only after a dot and with a sign (1.0e-5, not 1e-5)"
-
-
 def _text(value: Any, path: str) -> str:
-    if isinstance(value, bool):
-        raise wrong(path, value, "text", "put it in quotes: YAML reads true, yes, on, false, no and off as booleans")
     if not isinstance(value, str):
-        raise wrong(path, value, "text", f'put it in quotes: "{value}"' if isinstance(value, (int, float)) else "")
+        plain = isinstance(value, (int, float))
+        raise wrong(path, value, "text", f'put it in quotes: "{written(value)}"' if plain else "")
     try:
         value.encode()
     except UnicodeEncodeError as error:
@@ -73,11 +74,19 @@ def _text(value: Any, path: str) -> str:
     return value
 
 
-def wrong(path: str, value: Any, expected: str, mend: str = "") -> SpecError:
+def written(value: str | int | float) -> str:
+    """A plain scalar as YAML writes it; a number that remembers its text (``24.10``) keeps it."""
     if isinstance(value, bool):
-        found = f"the boolean {str(value).lower()}"
+        return str(value).lower()
+    return value if isinstance(value, str) else str(getattr(value, "text", repr(value)))
+
+
+def wrong(path: str, value: Any, expected: str, mend: str = "") -> SpecError:
+    """The error of a value of the wrong type."""
+    if isinstance(value, bool):
+        found = f"the boolean {written(value)}"
     elif isinstance(value, (int, float)):
-        found = f"the number {value}"
+        found = f"the number {written(value)}"
     elif isinstance(value, str):
         found = f"the text {value!r}"
     elif isinstance(value, Mapping):

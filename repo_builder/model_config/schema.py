@@ -11,8 +11,7 @@ Schema = dict[str, Any]
 
 
 def json_schema() -> Schema:
-    """What :func:`build` takes: ``$ref`` to ``ModelConfig`` in ``$defs``, one definition per message, so that another
-    schema takes the definitions over and refers to ``#/$defs/ModelConfig``.
+    """What :func:`build` takes: the fields of ModelConfig, and in ``$defs`` one definition for each other message.
 
     What needs the value or the model is left to ``build`` and ``apply_overrides``: the range of floats, names of
     inputs, keys to remove, the switch to another alternative.
@@ -23,7 +22,7 @@ def json_schema() -> Schema:
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "ModelConfig",
         "description": "Fields of Triton's ModelConfig; null clears a field",
-        "$ref": "#/$defs/ModelConfig",
+        **definitions.pop("ModelConfig"),
         "$defs": dict(sorted(definitions.items())),
     }
 
@@ -62,7 +61,7 @@ def _map(field: Any, definitions: dict[str, Schema]) -> Schema:
         values = {"anyOf": [plain, values]} if value.message_type is not None else plain
         schema["description"] += "; a plain number or boolean stands for its text"
     if KINDS[key.cpp_type] in INTEGERS:
-        schema["propertyNames"] = {"pattern": "^[0-9]+$", "description": KINDS[key.cpp_type]}
+        schema["propertyNames"] = {"pattern": "^[0-9]{1,20}$", "description": KINDS[key.cpp_type]}
     return schema | {"additionalProperties": _or_null(values)}
 
 
