@@ -80,6 +80,12 @@ def _value(field: Any, definitions: dict[str, Schema]) -> Schema:
 
 
 def _or_null(schema: Schema) -> Schema:
+    """``anyOf`` only where it must be: editors show the plain forms better."""
+    if "enum" in schema:
+        return schema | {"enum": [*schema["enum"], None]}
+    if "type" in schema:
+        types = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
+        return schema | {"type": [*types, "null"]}
     return {"anyOf": [schema, {"type": "null"}]}
 
 
