@@ -212,7 +212,8 @@ def _make(
     log.unlink(missing_ok=True)
     progress(f"making the environment {home.name}")
     _run([python.executable, "-I", "-m", "venv", home], log, f"the environment {home.name} could not be made")
-    pip = [home / "bin" / "python", "-I", "-m", "pip", "install", "--disable-pip-version-check", "--no-input"]
+    pip: list[str | Path] = [home / "bin" / "python", "-I", "-m", "pip", "install", "--no-input"]
+    pip += ["--disable-pip-version-check", "--only-binary=:all:"]
     for option, wanted in (("--no-deps", alone), ("--upgrade-strategy=only-if-needed", requirements)):
         if wanted:
             progress(f"installing {', '.join(wanted)}")

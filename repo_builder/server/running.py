@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -27,8 +28,9 @@ class RunningServer:
         ports: where it listens on 127.0.0.1.
         url: ``127.0.0.1:PORT`` of gRPC.
         log_path: everything that the server wrote.
+        temporary_log: the log is removed when the server stops.
         pid: process id of ``tritonserver`` (of ``docker run`` for a container).
-        versions: ``tritonserver`` as the server says it, ``python``, and of the frameworks those that serve.
+        versions: ``tritonserver`` as the server says it, and of Python and the frameworks those that serve.
     """
 
     def __init__(
@@ -39,13 +41,13 @@ class RunningServer:
         keeper: subprocess.Popen[bytes],
         *,
         grace: float,
-        versions: Mapping[str, str] | None = None,
-        on_stop: Callable[[], None] | None = None,
+        temporary_log: bool,
+        on_stop: Callable[[], None],
     ) -> None:
-        self.ports, self.log_path, self.pid = ports, log_path, pid
+        self.ports, self.log_path, self.pid, self.temporary_log = ports, log_path, pid, temporary_log
         self.url = f"127.0.0.1:{ports.grpc}"
-        self.versions = dict(versions or {})
-        self._keeper, self._grace, self._on_stop = keeper, grace, on_stop
+        self.versions: dict[str, str] = {}
+        self._keeper, self._grace, self._on_stop, self._stopped = keeper, grace, on_stop, False
 
     def alive(self) -> bool:
         """Whether the server still runs."""
@@ -53,23 +55,23 @@ class RunningServer:
 
     def stop(self) -> None:
         """SIGTERM, wait, then SIGKILL for all of its processes. Calling it again does nothing."""
-        if self.alive():
-            self._keeper.send_signal(signal.SIGTERM)
-            try:
-                self._keeper.wait(self._grace + 10)
-            except subprocess.TimeoutExpired:
-                os.killpg(self._keeper.pid, signal.SIGKILL)
-                self._keeper.wait()
-        if self._on_stop:
-            on_stop, self._on_stop = self._on_stop, None
-            on_stop()
-
-    def keep_log(self) -> None:
-        """Leave the log where it is when the server stops."""
-        self._on_stop = None
+        if self._stopped:
+            return
+        self._stopped = True
+        self._keeper.send_signal(signal.SIGTERM)
+        try:
+            self._keeper.wait(self._grace + 10)
+        except subprocess.TimeoutExpired:
+            for group in (self.pid, self._keeper.pid):
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(group, signal.SIGKILL)
+            self._keeper.wait()
+        self._on_stop()
+        if self.temporary_log:
+            self.log_path.unlink(missing_ok=True)
 
     def log(self) -> str:
-        """The whole log."""
+        """The whole log; empty once a temporary log was removed."""
         try:
             return self.log_path.read_text(encoding="utf-8", errors="replace")
         except FileNotFoundError:
