@@ -110,12 +110,17 @@ class TritonPythonModel:
 
 
 def _tokenizer(folder, parameters, instances):
-    """Every instance is a process of its own: they share the cores that this one may use."""
+    """The file's tokenizer, by the library that travels with it.
+
+    Every instance is a process of its own: they share the cores. Nothing is written into the repository, where a new
+    file would count as a change of the model.
+    """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     os.environ.setdefault("RAYON_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // instances)))
     vendor = folder / "vendor"
     if vendor.is_dir():
         sys.path.insert(0, str(vendor))
+        sys.dont_write_bytecode = True
     from tokenizers import Tokenizer
 
     path = folder / parameters.get("tokenizer_file", "tokenizer.json")
