@@ -1,0 +1,53 @@
+# make demo: a real model, a real server, a proof.   make test: all tests but the slow ones.   make help: the rest.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO := build/demo
+# Servers and other isolated environments live here; set REPO_BUILDER_CACHE to share them between checkouts.
+export REPO_BUILDER_CACHE ?= $(CURDIR)/build/toolchains
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PYTHONDONTWRITEBYTECODE := 1
+# PyTorch's CPU wheels, taken where this index answers; TORCH_INDEX= (empty) takes torch from the default index.
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+
+.PHONY: help demo test test-slow lint bench example docs clean
+
+help:
+	@echo "make demo       convert all-MiniLM-L6-v2, serve it, prove it; the report is $(DEMO)/report.json"
+	@echo "make test       unit, golden, contract and integration tests"
+	@echo "make test-slow  the slow tests"
+	@echo "make lint       ruff, mypy, import-linter"
+	@echo "make bench      build time, no-op rebuild, served throughput"
+	@echo "make example    write model_repository/ anew"
+	@echo "make docs       write the generated pages of docs/ anew"
+	@echo "make clean      remove build/ and .venv/"
+
+$(VENV)/ready: scripts/environment.py constraints.txt pyproject.toml
+	@$(PYTHON) scripts/environment.py $(VENV) --torch-index "$(TORCH_INDEX)"
+
+demo: $(VENV)/ready
+	@$(BIN)/python scripts/demo.py $(DEMO)
+
+test: $(VENV)/ready
+	$(BIN)/python -m pytest -m "not slow and not gpu" $(ARGS)
+
+test-slow: $(VENV)/ready
+	$(BIN)/python -m pytest -m "slow" $(ARGS)
+
+lint: $(VENV)/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/ready
+	@$(BIN)/python benchmarks/bench.py
+
+example: $(VENV)/ready
+	@$(BIN)/python scripts/example.py
+
+docs: $(VENV)/ready
+	@$(BIN)/python scripts/generate_docs.py
+
+clean:
+	rm -rf build .venv
