@@ -11,11 +11,12 @@ Stands alone: needs numpy and ``tritonclient[grpc]``, which is imported by ``con
 
 from __future__ import annotations
 
+from repo_builder.client.asynchronous import AsyncClient
 from repo_builder.client.blocking import Client
 from repo_builder.client.metadata import ModelMetadata, ServerMetadata
 from repo_builder.client.wire import text
 
-__all__ = ["Client", "ModelMetadata", "ServerMetadata", "connect", "text"]
+__all__ = ["AsyncClient", "Client", "ModelMetadata", "ServerMetadata", "connect", "connect_async", "text"]
 
 
 def connect(url: str, *, timeout: float = 60.0, retries: int = 3) -> Client:
@@ -31,3 +32,8 @@ def connect(url: str, *, timeout: float = 60.0, retries: int = 3) -> Client:
         UsageError: ``url`` is not a gRPC address.
     """
     return Client(url, timeout=timeout, retries=retries)
+
+
+def connect_async(url: str, *, timeout: float = 60.0, retries: int = 3) -> AsyncClient:
+    """``connect`` for asyncio: ``async with connect_async(url) as triton: await triton.infer(...)``."""
+    return AsyncClient(url, timeout=timeout, retries=retries)

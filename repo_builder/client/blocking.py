@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
-import math
-import threading
+import contextlib
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from concurrent.futures import TimeoutError as FutureTimeoutError
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from repo_builder.client import batches, readiness, shared_region, streaming
+from repo_builder.client.connection import Connection
 from repo_builder.client.messages import Options, Parameter, infer_request, outputs_of
 from repo_builder.client.metadata import ModelMetadata, ServerMetadata, model_metadata, server_metadata
-from repo_builder.client.transport import Budget, channel_options, failure, late, target_of
+from repo_builder.client.shared_calls import SharedCalls
+from repo_builder.client.transport import Budget
 from repo_builder.client.wire import Array
 from repo_builder.errors import InferenceError, RepoBuilderError
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from repo_builder.client.messages import RequestOptions
 
 THREADS = 32
 """Requests that ``infer_async`` has in flight at most; more wait their turn."""
 
 
 class Client:
-    """A connection to one Triton server. Made by ``connect``.
+    """A client of one Triton server. Made by ``connect``.
 
     ``timeout`` (seconds, ``math.inf`` for none) bounds every call, its retries included; each call can pass its own.
     Only UNAVAILABLE is tried again, ``retries`` times; requests of a sequence never are, since the server may already
@@ -32,17 +37,16 @@ class Client:
     """
 
     def __init__(self, url: str, *, timeout: float = 60.0, retries: int = 3) -> None:
-        import grpc
-        from tritonclient.grpc import service_pb2, service_pb2_grpc
-
-        self.target, self.timeout, self.retries = target_of(url), timeout, retries
-        self._channel = grpc.insecure_channel(self.target, options=channel_options(self.target))
-        self._open_stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
-        self._pb = service_pb2
+        self._connection = Connection(url, timeout=timeout, retries=retries)
+        self._pb = self._connection.pb
+        self._shared = SharedCalls(self._connection)
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="infer")
         self._signatures: dict[tuple[str, str], ModelMetadata] = {}
-        self._sharing: set[threading.Thread] = set()
-        self._closed = False
+
+    @property
+    def target(self) -> str:
+        """The server's ``host:port``."""
+        return self._connection.target
 
     def __enter__(self) -> Client:
         return self
@@ -53,10 +57,8 @@ class Client:
     def close(self) -> None:
         """Cancel what waits in ``infer_async``, await what is in flight, close the channel."""
         self._threads.shutdown(wait=True, cancel_futures=True)
-        for thread in list(self._sharing):
-            thread.join()
-        self._closed = True
-        self._channel.close()
+        self._shared.close()
+        self._connection.close()
 
     def server_metadata(self) -> ServerMetadata:
         """The server's name, version and extensions."""
@@ -68,22 +70,19 @@ class Client:
         Raises:
             InferenceError: no such model, or it is not ready.
         """
-        request = self._pb.ModelMetadataRequest(name=model, version=version)
-        found = model_metadata(self._call("ModelMetadata", request, model=model))
-        self._signatures[model, version] = found
-        return found
+        return self._metadata(model, version, self._connection.budget())
 
     def config(self, model: str, version: str = "") -> Any:
         """The model's configuration as the server completed it: Triton's ``ModelConfig`` message."""
-        request = self._pb.ModelConfigRequest(name=model, version=version)
-        return self._call("ModelConfig", request, model=model).config
+        return self._call("ModelConfig", self._pb.ModelConfigRequest(name=model, version=version), model=model).config
 
-    def is_ready(self, model: str = "", version: str = "") -> bool:
+    def is_ready(self, model: str = "", version: str = "", *, timeout: float | None = None) -> bool:
         """Whether the server, or the model, is ready; False where nothing answers."""
         method, request = readiness.question(self._pb, model, version)
         try:
-            return bool(self._call(method, request, retries=0).ready)
+            return bool(self._connection.call(method, request, self._connection.budget(timeout, retries=0)).ready)
         except RepoBuilderError:
+            self._connection.check_open()
             return False
 
     def wait_ready(self, timeout: float | None = None, models: Sequence[str] = ()) -> None:
@@ -93,19 +92,16 @@ class Client:
             ServerUnavailableError: nothing answered within ``timeout`` seconds.
             TimeoutExceededError: the server answers but is not ready; names the models and the server's reasons.
         """
-        limit = self.timeout if timeout is None else timeout
-        budget = Budget(limit, retries=0)
-        while not all(self.is_ready(model) for model in models or [""]):
+        budget = self._connection.budget(timeout)
+        while not all(self.is_ready(model, timeout=budget.remaining()) for model in models or [""]):
             if budget.remaining() == 0.0:
-                raise self._not_ready(limit, models)
+                self._raise_not_ready(budget, models)
             time.sleep(readiness.PAUSE_S)
 
-    def _not_ready(self, timeout: float, models: Sequence[str]) -> RepoBuilderError:
-        try:
-            index = self._call("RepositoryIndex", self._pb.RepositoryIndexRequest(), retries=0, timeout=5.0)
-        except RepoBuilderError as error:
-            return error
-        return readiness.not_ready(self.target, timeout, models, index)
+    def _raise_not_ready(self, budget: Budget, models: Sequence[str]) -> None:
+        last = self._connection.budget(readiness.REASON_TIMEOUT_S, retries=0)
+        index = self._connection.call("RepositoryIndex", self._pb.RepositoryIndexRequest(), last)
+        raise readiness.not_ready(self.target, budget.timeout, models, index)
 
     def infer(
         self,
@@ -145,17 +141,25 @@ class Client:
             InferenceError: an input does not fit, or the server refused; the server's message is given as it is.
             TimeoutExceededError: no answer in time.
             ServerUnavailableError: no server there.
+            DiskFullError: /dev/shm has no room for ``shared_memory``.
         """
-        options = Options(outputs, version, request_id, parameters or {}, sequence_id, sequence_start, sequence_end)
+        options = Options(outputs, version, request_id, parameters, sequence_id, sequence_start, sequence_end)
+        budget = self._connection.budget(timeout, retries=self._retries(options))
         if shared_memory is not False:
             sizes = {} if shared_memory is True else shared_memory
-            return self._infer_shared(model, inputs, options, timeout, sizes)
-        request = self._request(model, inputs, options)
-        return outputs_of(self._infer_call(request, timeout, options))
+            metadata = self._metadata(model, version, budget)
+            layout = shared_region.plan(metadata, inputs, options, sizes, self._max_batch(model, version, budget) > 0)
+            return self._shared.infer(metadata, layout, options, budget)
+        request = self._request(model, inputs, options, budget)
+        try:
+            return outputs_of(self._connection.call("ModelInfer", request, budget, model))
+        except InferenceError:
+            self._signatures.pop((model, version), None)
+            raise
 
     def infer_async(self, model: str, inputs: Mapping[str, Any], **options: Any) -> Future[dict[str, Array]]:
         """``infer`` in a thread of the client's pool; takes the same arguments."""
-        self._check_open()
+        self._connection.check_open()
         return self._threads.submit(self.infer, model, inputs, **options)
 
     def infer_many(
@@ -173,7 +177,7 @@ class Client:
         model's ``max_batch_size``), ``in_flight`` requests at once; ``rows`` may be endless, it is read as answers are
         taken. The other arguments are those of ``infer``.
         """
-        largest = self.config(model, options.get("version", "")).max_batch_size
+        largest = self._max_batch(model, options.get("version", ""), self._connection.budget())
         size = min(batch_size, largest) if largest else batch_size
         pending: deque[tuple[int, Future[dict[str, Array]]]] = deque()
         try:
@@ -190,7 +194,12 @@ class Client:
                 answer.cancel()
 
     def stream(
-        self, model: str, inputs: Mapping[str, Any], *, timeout: float | None = None, **options: Any
+        self,
+        model: str,
+        inputs: Mapping[str, Any],
+        *,
+        timeout: float | None = None,
+        **options: Unpack[RequestOptions],
     ) -> Iterator[dict[str, Array]]:
         """Every response to one request, as it comes: none, one or many from a decoupled model, one from any other.
 
@@ -199,98 +208,20 @@ class Client:
         the responses that came before it.
         """
         chosen = Options(**options)
-        request = streaming.request(self._request(model, inputs, chosen))
-        return self._responses(request, self.timeout if timeout is None else timeout, chosen)
+        budget = self._connection.budget(timeout, retries=self._retries(chosen))
+        return self._responses(streaming.request(self._request(model, inputs, chosen, budget)), budget)
 
-    def _responses(self, request: Any, timeout: float, options: Options) -> Iterator[dict[str, Array]]:
-        import grpc
+    def _responses(self, request: Any, budget: Budget) -> Iterator[dict[str, Array]]:
+        with contextlib.closing(self._connection.stream(request, budget)) as messages:
+            for message in messages:
+                outputs, final = streaming.response(message, request.model_name)
+                if outputs is not None:
+                    yield outputs
+                if final:
+                    return
+        raise streaming.cut_off(request.model_name)
 
-        budget, begun = Budget(timeout, self._retries(options)), False
-        while True:
-            call = self._stub.ModelStreamInfer(iter([request]), timeout=budget.remaining())
-            try:
-                for message in call:
-                    begun = True
-                    outputs, final = streaming.response(message, request.model_name)
-                    if outputs is not None:
-                        yield outputs
-                    if final:
-                        return
-                return
-            except grpc.RpcError as error:
-                pause = None if begun else budget.pause_after(error)
-                if pause is None:
-                    raise failure(error, self.target, model=request.model_name, timeout=timeout) from error
-            finally:
-                call.cancel()
-            time.sleep(pause)
-
-    def _infer_shared(
-        self,
-        model: str,
-        inputs: Mapping[str, Any],
-        options: Options,
-        timeout: float | None,
-        sizes: Mapping[str, int],
-    ) -> dict[str, Array]:
-        """The request through a region, in a thread of its own.
-
-        A server may go on writing after a client gave up, and before 2.53 one dies when the region is unregistered
-        meanwhile: so on a timeout the thread stays, and unregisters when the server has answered.
-        """
-        self._check_open()
-        metadata = self.metadata(model, options.version)
-        batched = self.config(model, options.version).max_batch_size > 0
-        layout = shared_region.plan(metadata, inputs, options, sizes, batched)
-        limit = self.timeout if timeout is None else timeout
-        answer: Future[dict[str, Array]] = Future()
-        thread = threading.Thread(target=self._carry_shared, args=(answer, metadata, layout, options))
-        self._sharing.add(thread)
-        thread.start()
-        try:
-            return answer.result(None if math.isinf(limit) else limit)
-        except FutureTimeoutError as error:
-            raise late(self.target, limit, model) from error
-
-    def _carry_shared(
-        self, answer: Future[dict[str, Array]], metadata: ModelMetadata, layout: shared_region.Layout, options: Options
-    ) -> None:
-        try:
-            answer.set_result(self._through_region(metadata, layout, options))
-        except BaseException as error:  # noqa: BLE001  (it is raised in the thread that waits)
-            answer.set_exception(error)
-        finally:
-            self._sharing.discard(threading.current_thread())
-
-    def _through_region(
-        self, metadata: ModelMetadata, layout: shared_region.Layout, options: Options
-    ) -> dict[str, Array]:
-        model, region = metadata.name, shared_region.Region(layout.size)
-        try:
-            register = self._pb.SystemSharedMemoryRegisterRequest(
-                name=region.name, key=f"/{region.name}", byte_size=region.size
-            )
-            try:
-                self._call("SystemSharedMemoryRegister", register, model=model)
-            except InferenceError as error:
-                raise shared_region.not_shared(self.target, error.found, model) from error
-            region.unlink()
-            try:
-                request = shared_region.fill(region, layout, metadata, options)
-                response = self._call(
-                    "ModelInfer", request, model=model, timeout=math.inf, retries=self._retries(options)
-                )
-                return shared_region.read(region, layout, response)
-            finally:
-                self._call(
-                    "SystemSharedMemoryUnregister",
-                    self._pb.SystemSharedMemoryUnregisterRequest(name=region.name),
-                    model=model,
-                )
-        finally:
-            region.unlink()
-
-    def _request(self, model: str, inputs: Mapping[str, Any], options: Options) -> Any:
+    def _request(self, model: str, inputs: Mapping[str, Any], options: Options, budget: Budget) -> Any:
         """The request, by the signature known; what does not fit is tried once more with the server's present one."""
         known = self._signatures.get((model, options.version))
         if known is not None:
@@ -298,40 +229,20 @@ class Client:
                 return infer_request(known, inputs, options)
             except InferenceError:
                 pass
-        return infer_request(self.metadata(model, options.version), inputs, options)
+        return infer_request(self._metadata(model, options.version, budget), inputs, options)
 
-    def _infer_call(self, request: Any, timeout: float | None, options: Options) -> Any:
-        model = request.model_name
-        try:
-            return self._call("ModelInfer", request, model=model, timeout=timeout, retries=self._retries(options))
-        except InferenceError:
-            self._signatures.pop((model, options.version), None)
-            raise
+    def _metadata(self, model: str, version: str, budget: Budget) -> ModelMetadata:
+        request = self._pb.ModelMetadataRequest(name=model, version=version)
+        found = model_metadata(self._connection.call("ModelMetadata", request, budget, model))
+        self._signatures[model, version] = found
+        return found
+
+    def _max_batch(self, model: str, version: str, budget: Budget) -> int:
+        request = self._pb.ModelConfigRequest(name=model, version=version)
+        return int(self._connection.call("ModelConfig", request, budget, model).config.max_batch_size)
 
     def _retries(self, options: Options) -> int:
-        return 0 if options.sequence_id else self.retries
+        return 0 if options.sequence_id else self._connection.retries
 
-    def _call(
-        self, method: str, request: Any, *, model: str = "", timeout: float | None = None, retries: int | None = None
-    ) -> Any:
-        import grpc
-
-        limit = self.timeout if timeout is None else timeout
-        budget = Budget(limit, self.retries if retries is None else retries)
-        while True:
-            try:
-                return getattr(self._stub, method)(request, timeout=budget.remaining())
-            except grpc.RpcError as error:
-                pause = budget.pause_after(error)
-                if pause is None:
-                    raise failure(error, self.target, model=model, timeout=limit) from error
-            time.sleep(pause)
-
-    @property
-    def _stub(self) -> Any:
-        self._check_open()
-        return self._open_stub
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise InferenceError(f"this client of {self.target} is closed", mend="call connect() again")
+    def _call(self, method: str, request: Any, model: str = "") -> Any:
+        return self._connection.call(method, request, self._connection.budget(), model)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypedDict
 
 from repo_builder.client import wire
 from repo_builder.client.inputs import match_inputs
@@ -26,18 +26,30 @@ class Options:
     outputs: Sequence[str] = ()
     version: str = ""
     request_id: str = ""
-    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    parameters: Mapping[str, Parameter] | None = None
     sequence_id: int | str = 0
     sequence_start: bool = False
     sequence_end: bool = False
 
     def all_parameters(self) -> dict[str, Parameter]:
-        found = dict(self.parameters)
+        found = dict(self.parameters or {})
         if self.sequence_id:
             found["sequence_id"] = self.sequence_id
             found["sequence_start"] = self.sequence_start
             found["sequence_end"] = self.sequence_end
         return found
+
+
+class RequestOptions(TypedDict, total=False):
+    """``Options`` as keyword arguments."""
+
+    outputs: Sequence[str]
+    version: str
+    request_id: str
+    parameters: Mapping[str, Parameter] | None
+    sequence_id: int | str
+    sequence_start: bool
+    sequence_end: bool
 
 
 def envelope(metadata: ModelMetadata, options: Options) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 
 from repo_builder.errors import TimeoutExceededError
 
-PAUSE_S = 0.1
+PAUSE_S, REASON_TIMEOUT_S = 0.1, 5.0
 
 
 def question(pb: Any, model: str, version: str) -> tuple[str, Any]:

@@ -95,7 +95,7 @@ class Region:
             DiskFullError: /dev/shm is too small.
             InferenceError: this system has no /dev/shm.
         """
-        self.name = f"repo_builder_client_{secrets.token_hex(8)}"
+        self.name = f"repo_builder_client_{os.getpid()}_{secrets.token_hex(8)}"
         self.size = size
         self._path = FOLDER / self.name
         try:
@@ -111,7 +111,7 @@ class Region:
             self.memory = mmap.mmap(descriptor, size)
         except OSError as error:
             self.unlink()
-            if error.errno not in (errno.ENOSPC, errno.ENOMEM):
+            if error.errno not in (errno.ENOSPC, errno.ENOMEM, errno.EFBIG):
                 raise
             raise DiskFullError(
                 f"{FOLDER} has no room for {size} bytes",

@@ -11,6 +11,7 @@ from typing import Any
 from repo_builder.client.messages import outputs_of
 from repo_builder.client.transport import refused
 from repo_builder.client.wire import Array
+from repo_builder.errors import InferenceError
 
 
 def request(infer: Any) -> Any:
@@ -30,3 +31,13 @@ def response(message: Any, model: str) -> tuple[dict[str, Array] | None, bool]:
     inferred = message.infer_response
     final = inferred.parameters["triton_final_response"].bool_param
     return (None if final and not inferred.outputs else outputs_of(inferred)), final
+
+
+def cut_off(model: str) -> InferenceError:
+    """The error for a stream that the server closed before its last message."""
+    return InferenceError(
+        "the server closed the stream before the final response",
+        expected="a message with triton_final_response",
+        mend="look into the server's log: it may have been stopped or reloaded",
+        model=model,
+    )

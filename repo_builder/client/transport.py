@@ -18,6 +18,7 @@ from repo_builder.errors import (
 
 DEFAULT_PORT = 8001
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 2.0
+ALIVE_TIMEOUT_S = 2.0
 
 
 def target_of(url: str) -> str:
@@ -66,9 +67,8 @@ class Budget:
     """Time and retries of one call. Only UNAVAILABLE is tried again, after growing pauses, within the timeout."""
 
     def __init__(self, timeout: float, retries: int) -> None:
-        self.timeout = timeout
-        self._end = time.monotonic() + timeout
-        self._retries, self._failures = retries, 0
+        self.timeout, self.retries = timeout, retries
+        self._end, self._failures = time.monotonic() + timeout, 0
 
     def remaining(self) -> float | None:
         """Seconds left, for gRPC's ``timeout``; None where there is no limit."""
@@ -76,25 +76,35 @@ class Budget:
 
     def pause_after(self, error: Any) -> float | None:
         """Seconds to wait before the next try, or None where ``error`` is final."""
-        import grpc
-
-        if error.code() != grpc.StatusCode.UNAVAILABLE or self._failures >= self._retries:
+        if not is_unavailable(error) or self._failures >= self.retries:
             return None
         pause: float = min(FIRST_PAUSE_S * 2**self._failures, LONGEST_PAUSE_S) * random.uniform(0.8, 1.2)
         self._failures += 1
         return pause if time.monotonic() + pause < self._end else None
 
 
-def failure(error: Any, target: str, *, model: str = "", timeout: float = math.inf) -> RepoBuilderError:
-    """The error for the user of a ``grpc.RpcError``."""
+def is_unavailable(error: Any) -> bool:
+    """Whether gRPC's status is UNAVAILABLE: from a connection that failed, or from the server itself.
+
+    The error does not tell which; the client asks with ``ServerLive`` once its retries are spent.
+    """
     import grpc
 
-    code, details = error.code(), error.details() or ""
-    if code == grpc.StatusCode.DEADLINE_EXCEEDED:
-        return late(target, timeout, model)
-    if code == grpc.StatusCode.UNAVAILABLE and not _said_by_server(error):
-        return unavailable(target, details).at(model=model)
-    return refused(details or code.name, model)
+    return bool(error.code() == grpc.StatusCode.UNAVAILABLE)
+
+
+def failure(error: Any, target: str, budget: Budget, model: str, *, alive: bool) -> RepoBuilderError:
+    """The error for the user of a ``grpc.RpcError``.
+
+    TimeoutExceededError for DEADLINE_EXCEEDED, ServerUnavailableError where no server is ``alive``, InferenceError
+    with the server's own message for anything that it said.
+    """
+    import grpc
+
+    if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED:
+        return late(target, budget.timeout, model)
+    details = error.details() or error.code().name
+    return refused(details, model) if alive else unavailable(target, details).at(model=model)
 
 
 def late(target: str, timeout: float, model: str) -> TimeoutExceededError:
@@ -113,12 +123,11 @@ def refused(message: str, model: str) -> InferenceError:
 
 def unavailable(target: str, details: str) -> ServerUnavailableError:
     return ServerUnavailableError(
-        f"no inference server answers at {target}" + (f" ({details})" if details else ""),
+        f"no inference server answers at {target} ({details})",
         expected="a Triton server's gRPC port (8001 by default)",
         mend="is the server running, and is this its gRPC port rather than the one for HTTP (8000) or metrics (8002)?",
     )
 
 
-def _said_by_server(error: Any) -> bool:
-    """Whether the status came from the other side rather than from a connection that failed."""
-    return "Error received from peer" in (error.debug_error_string() or "")
+def closed(target: str) -> InferenceError:
+    return InferenceError(f"this client of {target} is closed", mend="call connect() again")
