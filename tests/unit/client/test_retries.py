@@ -25,7 +25,7 @@ class StandIn(service_pb2_grpc.GRPCInferenceServiceServicer):
     """Refuses the first ``failures`` requests with ``code``."""
 
     def __init__(self, failures: int = 0, code: Any = grpc.StatusCode.UNAVAILABLE) -> None:
-        self.failures, self.code, self.seen = failures, code, 0
+        self.failures, self.code, self.seen, self.dtype = failures, code, 0, "INT32"
 
     def ServerLive(self, request: Any, context: Any) -> Any:  # noqa: ARG002
         return service_pb2.ServerLiveResponse(live=True)
@@ -35,7 +35,7 @@ class StandIn(service_pb2_grpc.GRPCInferenceServiceServicer):
 
     def ModelMetadata(self, request: Any, context: Any) -> Any:  # noqa: ARG002
         response = service_pb2.ModelMetadataResponse(name=request.name, versions=["1"])
-        response.inputs.add(name="x", datatype="INT32", shape=[-1])
+        response.inputs.add(name="x", datatype=self.dtype, shape=[-1])
         return response
 
     def ModelInfer(self, request: Any, context: Any) -> Any:
@@ -128,6 +128,16 @@ def test_a_stream_is_tried_again_before_its_first_response_and_may_not_end_early
         with pytest.raises(InferenceError, match="m: the server closed the stream before the final response"):
             next(responses)
     assert stand_in.seen == 2
+
+
+def test_a_model_that_was_replaced_is_asked_for_its_signature_again(serve: Any) -> None:
+    stand_in = StandIn()
+    with client.connect(serve(stand_in)) as triton:
+        triton.infer("m", {"x": [1]})
+        stand_in.dtype = "BYTES"
+        assert triton.infer("m", {"x": ["text"]}) == {}
+        with pytest.raises(InferenceError, match=r"input 'x' holds 1 of type int\n  expected: str or bytes"):
+            triton.infer("m", {"x": [1]})
 
 
 def test_asyncio_does_the_same(serve: Any) -> None:
