@@ -45,6 +45,9 @@ class Format(Protocol):
 
 FORMATS: dict[str, str] = {
     "onnx": "repo_builder.formats.onnx",
+    "torchscript": "repo_builder.formats.torchscript",
+    "exported_program": "repo_builder.formats.exported_program",
+    "factory": "repo_builder.formats.factory",
     "huggingface": "repo_builder.formats.huggingface",
 }
 
@@ -84,6 +87,9 @@ def detect(source: str) -> tuple[str, Path]:
             takes.
     """
     path = Path(source).expanduser()
+    factory = get("factory")
+    if factory.matches(path):
+        return factory.NAME, path
     if not path.exists():
         if _HUB_ID.fullmatch(source) and not path.parent.exists() and not _ours(path):
             from repo_builder.formats import hub

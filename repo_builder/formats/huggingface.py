@@ -114,11 +114,12 @@ def load(artifact: Artifact, auto_class: str = "AutoModel") -> TorchProgram:
 
 def run(artifact: Artifact, inputs: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, np.ndarray[Any, Any]]:
     """The base model's outputs (``last_hidden_state``, ...) by name. The last model is kept in memory."""
-    program = _program(str(artifact.path), artifact.digest(), bool(artifact.facts.get("trust_remote_code")))
+    stamp = source_file.stamp(artifact.folder, artifact.files)
+    program = _program(str(artifact.path), stamp, bool(artifact.facts.get("trust_remote_code")))
     signature.check_arrays(program.inputs, inputs, artifact.path.name)
     return dict(zip(program.outputs, program.run(inputs), strict=True))
 
 
 @functools.lru_cache(maxsize=1)
-def _program(path: str, digest: str, trust_remote_code: bool) -> TorchProgram:
+def _program(path: str, stamp: object, trust_remote_code: bool) -> TorchProgram:  # noqa: ARG001 - part of the key
     return load(describe(Path(path), trust_remote_code=trust_remote_code))

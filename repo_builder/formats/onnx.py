@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from repo_builder.artifact import Artifact
-from repo_builder.errors import SignatureError, SourceCorruptError, UnsupportedDtypeError
+from repo_builder.errors import SignatureError, SourceCorruptError
 from repo_builder.formats import onnx_external, signature, source_file
 from repo_builder.tensors import Shape, TensorSpec, from_onnx
 
@@ -74,15 +74,9 @@ def run(artifact: Artifact, inputs: Mapping[str, np.ndarray[Any, Any]]) -> dict[
         SourceCorruptError: ONNX Runtime does not load the file.
         UnsupportedDtypeError: a BF16 input or output, which numpy cannot hold.
     """
-    for spec in (*artifact.inputs, *artifact.outputs):
-        if spec.dtype == "BF16":
-            raise UnsupportedDtypeError(
-                f"tensor '{spec.name}' of {artifact.path.name} is BF16, which numpy cannot hold",
-                expected="FP32 or FP16 inputs and outputs, to compute a reference",
-                mend="cast at the inputs and outputs inside the model and export it again",
-            )
+    signature.refuse_bf16((*artifact.inputs, *artifact.outputs), artifact.path.name)
     signature.check_arrays(artifact.inputs, inputs, artifact.path.name)
-    session = _session(str(artifact.path), _stamp(artifact))
+    session = _session(str(artifact.path), source_file.stamp(artifact.folder, artifact.files))
     feeds = {name: _text(a) if a.dtype.kind in "OS" else np.asarray(a, order="C") for name, a in inputs.items()}
     names = [spec.name for spec in artifact.outputs]
     try:
@@ -145,7 +139,7 @@ def _with_shapes(model: Any) -> Any:
         return model.graph
     try:
         return onnx.shape_inference.infer_shapes(model).graph
-    except Exception:
+    except Exception:  # noqa: BLE001 - what stays unknown is refused by _specs
         return model.graph
 
 
@@ -203,13 +197,8 @@ def _facts(model: Any) -> dict[str, Any]:
     }
 
 
-def _stamp(artifact: Artifact) -> tuple[tuple[str, int, int], ...]:
-    stats = [(name, (artifact.folder / name).stat()) for name in artifact.files]
-    return tuple((name, stat.st_mtime_ns, stat.st_size) for name, stat in stats)
-
-
 @functools.lru_cache(maxsize=2)
-def _session(path: str, stamp: object) -> Any:
+def _session(path: str, stamp: object) -> Any:  # noqa: ARG001 - part of the cache's key
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -235,7 +224,7 @@ def _as_bytes(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 def _objects(values: list[Any], shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
     array = np.empty(shape, dtype=object)
-    array.flat = values
+    array.reshape(-1)[:] = values
     return array
 
 

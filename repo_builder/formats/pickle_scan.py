@@ -6,9 +6,7 @@ opens a file. Opcodes that compose names at run time (STACK_GLOBAL, INST, EXT) a
 
 from __future__ import annotations
 
-import io
 import pickletools
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO
@@ -20,6 +18,9 @@ _TENSOR_NAMES = {
     "torch._utils._rebuild_tensor",
     "torch._utils._rebuild_tensor_v2",
     "torch._utils._rebuild_parameter",
+    "torch._tensor._rebuild_from_type_v2",
+    "__builtin__.set",
+    "torch.Tensor",
     "torch.nn.parameter.Parameter",
     "torch.Size",
     "torch.device",
@@ -33,7 +34,7 @@ _STORAGES = (
 _TENSOR_NAMES |= {f"torch.{name}Storage" for name in _STORAGES}
 _TENSOR_NAMES |= {f"torch.{s}{bits}" for s, b in (("float", "16 32 64"), ("int", "8 16 32 64")) for bits in b.split()}
 _TENSOR_NAMES |= {"torch.bfloat16", "torch.uint8", "torch.bool", "torch.complex64", "torch.complex128"}
-_COMPOSED = {"STACK_GLOBAL", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "EXT1", "EXT2", "EXT4"}
+_COMPOSED = {"STACK_GLOBAL", "INST", "OBJ", "NEWOBJ_EX", "EXT1", "EXT2", "EXT4"}
 _LEGACY_PICKLES = 5
 _SAFE = "save the weights as safetensors, or the program with torch.export.save"
 
@@ -73,18 +74,12 @@ def names(stream: IO[bytes], where: str) -> list[str]:
     return found
 
 
-def check_file(path: Path) -> None:
-    """Check a file that ``torch.save`` wrote, as a zip archive or in the older form.
+def check_legacy(path: Path) -> None:
+    """Check a file in the form that ``torch.save`` wrote before 1.6: five pickles, then raw tensors.
 
     Raises:
         UnsafeSourceError, SourceCorruptError: as :func:`check`.
     """
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            for member in archive.namelist():
-                if member.endswith(".pkl"):
-                    check(io.BytesIO(archive.read(member)), f"{path}:{member}")
-        return
     with open(path, "rb") as handle:
         for _ in range(_LEGACY_PICKLES):
             check(handle, str(path))

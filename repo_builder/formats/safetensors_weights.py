@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 from repo_builder.errors import SourceCorruptError, SourceMissingError
 from repo_builder.formats import pickle_scan, source_file
+from repo_builder.formats.torch_archive import TorchArchive
 
 # Source: the safetensors format description (README of huggingface/safetensors): u64 header size, JSON header, data.
 _HEADER_LIMIT = 100_000_000
@@ -85,7 +87,11 @@ def _shards(folder: Path, index: str) -> tuple[str, ...]:
 def _pickles(folder: Path, files: tuple[str, ...], shards: tuple[str, ...]) -> Weights:
     for name in shards:
         source_file.refuse_stand_ins(source_file.inside(folder, name, owner=str(folder)))
-        pickle_scan.check_file(folder / name)
+        if zipfile.is_zipfile(folder / name):
+            with TorchArchive(folder / name, str(folder / name)) as archive:
+                archive.check_pickles()
+        else:
+            pickle_scan.check_legacy(folder / name)
     return Weights(files, "pickle")
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from repo_builder.errors import SignatureError, nearest
+from repo_builder.errors import SignatureError, UnsupportedDtypeError, nearest
 from repo_builder.tensors import Shape, TensorSpec, from_numpy
 
 
@@ -85,3 +85,18 @@ def check_arrays(specs: Sequence[TensorSpec], arrays: Mapping[str, np.ndarray[An
         if not fits or from_numpy(array.dtype).triton != spec.dtype:
             came = f"{array.dtype}[{', '.join(map(str, array.shape))}]"
             raise SignatureError(f"input '{spec.name}' of {owner} came as {came}", expected=str(spec))
+
+
+def refuse_bf16(specs: Sequence[TensorSpec], owner: str) -> None:
+    """Refuse BF16 tensors where arrays are needed.
+
+    Raises:
+        UnsupportedDtypeError: naming the tensor.
+    """
+    for spec in specs:
+        if spec.dtype == "BF16":
+            raise UnsupportedDtypeError(
+                f"tensor '{spec.name}' of {owner} is BF16, which numpy cannot hold",
+                expected="FP32 or FP16 inputs and outputs, to compute a reference",
+                mend="cast at the inputs and outputs inside the model and export it again",
+            )

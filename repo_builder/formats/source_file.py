@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,12 @@ def _escape(folder: Path, relative: str, owner: str, how: str = "") -> PathEscap
         expected=f"a relative path inside {folder}",
         mend="copy the file into the model's folder and export or edit the path again",
     )
+
+
+def stamp(folder: Path, files: Iterable[str]) -> tuple[tuple[str, int, int], ...]:
+    """Name, modification time (ns) and size of files: a key for models that are kept in memory."""
+    stats = [(name, (folder / name).stat()) for name in files]
+    return tuple((name, stat.st_mtime_ns, stat.st_size) for name, stat in stats)
 
 
 def read_json(path: Path, expected: type[dict[str, Any]] | type[list[Any]] = dict) -> Any:

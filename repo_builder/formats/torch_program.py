@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from repo_builder.errors import RepoBuilderError, SignatureError, UnsupportedDtypeError
+from repo_builder.formats import signature
 from repo_builder.tensors import TensorSpec
 
 
@@ -37,7 +39,51 @@ class TorchProgram:
         tensors = [torch.from_numpy(np.array(arrays[spec.name], order="C")) for spec in self.inputs]
         call = self.module.module() if self.kind == "exported" else self.module
         with torch.no_grad():
-            return tuple(t.detach().cpu().numpy() for t in flatten(call(*tensors)))
+            return tuple(_array(tensor) for tensor in flatten(call(*tensors)))
+
+    def run_named(self, arrays: Mapping[str, np.ndarray[Any, Any]], owner: str) -> dict[str, np.ndarray[Any, Any]]:
+        """The outputs by name.
+
+        Args:
+            arrays: one per input, checked against ``inputs``.
+            owner: the file, for messages.
+
+        Raises:
+            SignatureError: the arrays do not fit, or the model fails on them.
+            UnsupportedDtypeError: BF16, which numpy cannot hold, or a dtype that Triton lacks.
+        """
+        signature.refuse_bf16(self.inputs, owner)
+        signature.check_arrays(self.inputs, arrays, owner)
+        try:
+            results = self.run(arrays)
+        except RepoBuilderError:
+            raise
+        except Exception as error:
+            lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+            came = ", ".join(f"{name} {array.dtype}{list(array.shape)}" for name, array in arrays.items())
+            raise SignatureError(
+                f"{owner} fails on inputs {came}: {lines[-1]}",
+                expected="; ".join(map(str, self.inputs)) or "no inputs",
+                mend="correct dtypes and shapes of the inputs; a dim that cannot change must be a number",
+            ) from error
+        return dict(zip(self.outputs or output_names(len(results)), results, strict=True))
+
+
+def output_names(count: int) -> tuple[str, ...]:
+    """Names for outputs that nobody named: ``output``, or ``output_0``, ``output_1``, ..."""
+    return ("output",) if count == 1 else tuple(f"output_{i}" for i in range(count))
+
+
+def _array(tensor: Any) -> np.ndarray[Any, Any]:
+    try:
+        array: np.ndarray[Any, Any] = tensor.detach().cpu().numpy()
+    except TypeError as error:
+        raise UnsupportedDtypeError(
+            f"an output is {tensor.dtype}, which numpy cannot hold",
+            expected="outputs of a dtype that Triton and numpy have",
+            mend="cast it to float32 inside the model",
+        ) from error
+    return array
 
 
 def flatten(result: Any) -> list[Any]:
