@@ -109,8 +109,9 @@ def at_opset(model: ModelProto, opset: int) -> ModelProto:
     try:
         converted = version_converter.convert_version(model, opset)
     except Exception as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise ConversionError(f"onnx cannot convert opset {found} to {opset}: {reason[0]}") from error
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        reason = lines[0].rpartition("` failed: ")[2]
+        raise ConversionError(f"onnx cannot convert opset {found} to {opset}: {reason}") from error
     if opset_of(converted) != opset:
         raise ConversionError(f"asked for opset {opset}, the file has {opset_of(converted)}")
     return converted
@@ -133,7 +134,7 @@ def opset_of(model: ModelProto) -> int:
 
 
 def save(model: ModelProto, path: Path) -> tuple[str, ...]:
-    """Write one file, or from ``EXTERNAL_FROM`` bytes the weights to ``NAME.data`` beside it; returns the file names."""
+    """Write one file, or with ``EXTERNAL_FROM`` bytes the weights to ``NAME.data`` beside it; gives the file names."""
     import onnx
 
     path.unlink(missing_ok=True)

@@ -21,7 +21,15 @@ from repo_builder.formats.examples import example_inputs
 Progress = Callable[[str], None]
 
 
-def convert(source: Artifact, out: Path, *, opset: int, ir_version: int, progress: Progress | None = None) -> Artifact:
+def convert(
+    source: Artifact,
+    out: Path,
+    *,
+    opset: int,
+    ir_version: int,
+    examples: Mapping[str, np.ndarray[Any, Any]] | None = None,
+    progress: Progress | None = None,
+) -> Artifact:
     """The source itself where its opset and IR version fit, else ``out``, converted and compared with the source.
 
     A source that fits is not rewritten: the Artifact names its own files, for the writer to link or copy.
@@ -30,6 +38,7 @@ def convert(source: Artifact, out: Path, *, opset: int, ir_version: int, progres
         source: an Artifact of format ``onnx``.
         out: the file to write, in a folder that exists.
         opset, ir_version: the highest that the target loads.
+        examples: one array per input that the model takes, to compare with; made up where None.
 
     Raises:
         TargetError: the target cannot load it, and it cannot be lowered with the same answers.
@@ -40,7 +49,7 @@ def convert(source: Artifact, out: Path, *, opset: int, ir_version: int, progres
     if progress:
         progress(f"lowering opset {facts['opset']} to {min(opset, facts['opset'])}")
     try:
-        return _lowered(source, out, opset=min(opset, facts["opset"]), ir_version=ir_version)
+        return _lowered(source, out, min(opset, facts["opset"]), ir_version, examples)
     except RepoBuilderError as error:
         raise TargetError(
             f"{source.path.name} has opset {facts['opset']} and IR version {facts['ir_version']}, and cannot be "
@@ -50,16 +59,16 @@ def convert(source: Artifact, out: Path, *, opset: int, ir_version: int, progres
         ) from error
 
 
-def _lowered(source: Artifact, out: Path, *, opset: int, ir_version: int) -> Artifact:
+def _lowered(
+    source: Artifact, out: Path, opset: int, ir_version: int, examples: Mapping[str, np.ndarray[Any, Any]] | None
+) -> Artifact:
     import onnx
 
     def ask(inputs: Mapping[str, np.ndarray[Any, Any]]) -> tuple[np.ndarray[Any, Any], ...]:
         answers = onnx_format.run(source, inputs)
         return tuple(answers[spec.name] for spec in source.outputs)
 
-    dims = dict.fromkeys(d for spec in source.inputs for d in spec.shape if isinstance(d, str))
-    examples = example_inputs(source.inputs, {name: size for size, name in enumerate(dims, start=2)})
-    checked = cases(source.inputs, examples, ask)
+    checked = cases(source.inputs, examples or _examples(source), ask, all_dims=False)
     with tempfile.TemporaryDirectory(prefix=".convert-", dir=out.parent) as folder:
         path = Path(folder) / out.name
         model = onnx_graph.at_opset(onnx.load(str(source.path)), opset)
@@ -79,6 +88,20 @@ def _lowered(source: Artifact, out: Path, *, opset: int, ir_version: int) -> Art
         "max_abs_error": accepted.max_abs_error,
     }
     return replace(made, path=out, batch=source.batch, provenance=provenance)
+
+
+def _examples(source: Artifact) -> Mapping[str, np.ndarray[Any, Any]]:
+    """Inputs that the source takes: small sizes, or those of images where it needs them."""
+    dims = dict.fromkeys(d for spec in source.inputs for d in spec.shape if isinstance(d, str))
+    for step in (1, 32, 224):
+        sizes = {name: 2 if number == 0 else step * (number + 2) for number, name in enumerate(dims)}
+        made = example_inputs(source.inputs, sizes)
+        try:
+            onnx_format.run(source, made)
+        except RepoBuilderError:
+            continue
+        return made
+    return example_inputs(source.inputs)
 
 
 def _versions(facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -139,8 +139,8 @@ def _dynamic_shapes(program: TorchProgram, dim: Callable[[str], Any]) -> Sequenc
 
 
 def _parameter_bytes(module: Any) -> int:
-    tensors = module.state_dict().values()
-    return sum(t.numel() * t.element_size() for t in tensors if hasattr(t, "numel"))
+    state = module.state_dict() if callable(module.state_dict) else module.state_dict
+    return sum(t.numel() * t.element_size() for t in state.values() if hasattr(t, "numel"))
 
 
 def _text(error: BaseException | None) -> str:
