@@ -83,7 +83,7 @@ def start(
     The image is pulled first where it is not here. Arguments and errors as of ``embedded.start``.
 
     Raises:
-        ToolchainError: Docker is not here, does not answer, or cannot pull the image; with the command to run elsewhere.
+        ToolchainError: Docker is not here, does not answer, or cannot pull the image; names the command to run.
     """
     repository = repository.absolute()
     if not repository.is_dir():
@@ -95,9 +95,7 @@ def start(
     line = command(repository, release, flavour, where=where, name=name, models=models, gpus=gpus, extra_args=options)
     _check(line, image(release, flavour), tell)
     tell(f"running {shlex.join(line)}")
-    server = keeper.launch(
-        line, where, log_path=log_path, grace=_GRACE_SECONDS, on_stop=lambda: _docker("rm", "--force", name)
-    )
+    server = keeper.launch(line, where, log_path=log_path, grace=_GRACE_SECONDS, on_stop=lambda: _remove(name))
     keeper.await_ready(server, timeout, strict=strict)
     server.versions["tritonserver"] = keeper.version(where.http)
     server.versions["image"] = image(release, flavour)
@@ -126,6 +124,10 @@ def _docker(*arguments: str) -> str:
         raise ServerStartError(f"docker cannot be run: {error}", stage="serve") from error
     lines = done.stderr.strip().splitlines()
     return (lines[-1] if lines else f"exit code {done.returncode}") if done.returncode else ""
+
+
+def _remove(name: str) -> None:
+    _docker("rm", "--force", name)
 
 
 def _csv(field: str) -> str:

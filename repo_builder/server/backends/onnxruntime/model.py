@@ -87,6 +87,15 @@ REFUSALS = {
         "onnxruntime.cc ModelInstanceState::ValidateBooleanSequenceControl, ValidateTypedSequenceControl",
         "configuration specified sequence control '{name}', but model does not provide that input",
     ),
+    "control_dims": (
+        "onnxruntime.cc ModelInstanceState::ValidateBooleanSequenceControl, ValidateTypedSequenceControl",
+        "unable to load model '{model}', sequence control '{name}' in model has dims {dims} but dims [1] is expected",
+    ),
+    "control_datatype": (
+        "onnxruntime.cc ModelInstanceState::ValidateBooleanSequenceControl, ValidateTypedSequenceControl",
+        "unable to load model '{model}', sequence control '{name}', the model expects data-type {found} but the model "
+        "configuration specifies data-type {expected}",
+    ),
     "split": (
         "backend_output_responder.cc BackendOutputResponder::ProcessTensor",
         "failed to split the output tensor '{name}' in responses: expected batch size of at least {expected} in model "
@@ -107,6 +116,7 @@ TRITON_TYPES = {
     "int8": "INT8", "int16": "INT16", "int32": "INT32", "int64": "INT64",
     "uint8": "UINT8", "uint16": "UINT16", "uint32": "UINT32", "uint64": "UINT64",
 }  # fmt: skip
+ONNX_NAMES = {"FP16": "FLOAT16", "FP32": "FLOAT", "FP64": "DOUBLE"}
 ONNX_KINDS = {"seq": "ONNX_TYPE_SEQUENCE", "map": "ONNX_TYPE_MAP", "sparse_tensor": "ONNX_TYPE_SPARSETENSOR"}
 
 
@@ -159,9 +169,10 @@ class TritonPythonModel:
     def check_inputs(self):
         found = infos(self.session.get_inputs())
         controls = sequence_controls(self.config)
-        for name in controls:
+        for name, datatype in controls.items():
             if name not in found:
                 refuse("control_name", name=name)
+            self.check_control(name, datatype, *found[name])
         expected = len(controls) + sum(not tensor.get("optional") for tensor in self.config["input"])
         if len(found) != expected:
             refuse("input_count", model=self.name, expected=expected, found=len(found))
@@ -173,6 +184,14 @@ class TritonPythonModel:
                 refuse("input_name", name=tensor["name"], allowed=", ".join(sorted(found)))
             self.check_tensor("input", tensor, *found[tensor["name"]], exact=False)
         return found
+
+    def check_control(self, name, expected, datatype, shape):
+        dims = shape[1:] if self.batched else shape
+        if dims != [1]:
+            refuse("control_dims", model=self.name, name=name, dims=text(dims))
+        if expected != f"TYPE_{datatype}":
+            found = ONNX_NAMES.get(datatype, datatype)
+            refuse("control_datatype", model=self.name, name=name, found=found, expected=expected)
 
     def check_outputs(self):
         found = infos(self.session.get_outputs())
@@ -350,8 +369,14 @@ def configured_dims(tensor):
 
 
 def sequence_controls(config):
-    inputs = config.get("sequence_batching", {}).get("control_input", [])
-    return [control["name"] for control in inputs if control.get("control")]
+    """Datatype of every sequence control that the config gives to the model, by tensor name."""
+    found = {}
+    for tensor in config.get("sequence_batching", {}).get("control_input", []):
+        for control in tensor.get("control", []):
+            filled = (key for key in ("int32", "fp32", "bool") if control.get(f"{key}_false_true"))
+            typed = next((f"TYPE_{key.upper()}" for key in filled), None)
+            found[tensor["name"]] = typed or control.get("data_type", "TYPE_INVALID")
+    return found
 
 
 def integer(values, key):
