@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from repo_builder.artifact import file_digest
@@ -12,7 +13,7 @@ from repo_builder.errors import RepositoryError
 from repo_builder.planned import Content, PlannedModel
 from repo_builder.repository import tree
 from repo_builder.repository.layout import CONFIG
-from repo_builder.repository.manifest import UnitRecord
+from repo_builder.repository.manifest import FileRecord, UnitRecord
 
 if TYPE_CHECKING:
     from tritonclient.grpc.model_config_pb2 import ModelConfig
@@ -38,7 +39,6 @@ def check_same_signatures(
             f"{name!r} now has the models {names}, while version {versions} stays",
             expected=f"the models {sorted(record.models)}, because old versions share their configs",
             mend=mend,
-            model=name,
         )
     for model in models:
         written = repository / model.name / CONFIG
@@ -50,7 +50,6 @@ def check_same_signatures(
                 f"model {model.name!r} now has {_listed(new - old)}, while version {versions} stays",
                 expected=f"{_listed(old - new)}, because all versions share one {CONFIG}",
                 mend=mend,
-                model=name,
             )
 
 
@@ -73,13 +72,17 @@ def _dtype(tensor: Any) -> str:
 
 
 def check_nothing_lost(
-    repository: Path, model: str, record: UnitRecord | None, write: Mapping[str, Content], keep: Collection[str]
+    repository: Path,
+    model: str,
+    written: Mapping[str, FileRecord],
+    write: Mapping[str, Content] = MappingProxyType({}),
+    keep: Collection[str] = (),
 ) -> None:
     """Refuse when making a model folder anew would lose, or carry on, something that no build wrote so.
 
     Args:
         model: the folder that is made anew, or removed.
-        record: the unit that owns it so far.
+        written: files as earlier builds wrote them, by path relative to the repository.
         write, keep: what the new folder will hold, by path relative to the repository.
 
     Raises:
@@ -93,7 +96,7 @@ def check_nothing_lost(
     lost = []
     for name in tree.files(folder):
         path = f"{model}/{name}"
-        known = record.files.get(path) if record else None
+        known = written.get(path)
         if known is not None and known.matches(folder / name):
             continue
         if path not in write or not _equal(write[path], folder / name):
@@ -117,5 +120,4 @@ def _in_the_way(repository: Path, model: str, lost: list[str]) -> RepositoryErro
         f"{repository.name} holds what no build wrote so: {shown}",
         expected="only files as a build wrote them in the folders that it replaces",
         mend=f"move them away, or remove the folder {repository / model}, and build again",
-        model=model,
     )

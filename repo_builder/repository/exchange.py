@@ -19,6 +19,7 @@ from repo_builder.repository.manifest import Manifest
 
 
 def swap(layout: Layout) -> None:
+    """Put the staged repository in place; an old one then lies in the staging tree."""
     if not layout.repository.exists():
         layout.staged_repository.rename(layout.repository)
     elif not tree.exchange(layout.staged_repository, layout.repository):
@@ -30,7 +31,6 @@ def adopt(layout: Layout, new: Manifest) -> None:
     """Take over proofs, reports and, last, the manifest of a repository that is in place; may be repeated."""
     for kind in ("proof", "report"):
         for name in tree.entries(layout.staging / kind):
-            tree.make_folder(layout.build / kind, layout.build)
             (layout.staging / kind / name).replace(layout.build / kind / name)
     for name in tree.entries(layout.build / "proof"):
         unit = new.units.get(name.removesuffix(".npz"))
@@ -44,6 +44,11 @@ def adopt(layout: Layout, new: Manifest) -> None:
 
 
 def recover(layout: Layout) -> None:
+    """Finish or undo what the staging tree tells of, and remove it.
+
+    Raises:
+        RepositoryError: a manifest cannot be read.
+    """
     if not layout.staging.exists():
         return
     if not layout.repository.exists() and layout.set_aside.exists():

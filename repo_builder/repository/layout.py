@@ -36,11 +36,11 @@ class Layout:
         real = Path(os.path.realpath(given))
         if not real.name:
             raise RepositoryError(f"{given} is the root of a file system", mend="name a folder below it")
-        if real.exists() and not real.is_dir():
+        if os.path.exists(real) and not os.path.isdir(real):  # noqa: PTH110, PTH112 - False, no error, where it is hidden
             raise RepositoryError(
                 f"{given} is a file", expected="a folder, or a path that is free", mend="name another"
             )
-        if real.is_dir() and os.path.ismount(real):
+        if os.path.ismount(real):
             raise RepositoryError(
                 f"{given} is a mount point, which cannot be exchanged in one step",
                 expected="a folder whose parent lies on the same file system",

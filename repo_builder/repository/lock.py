@@ -40,8 +40,10 @@ def locked(path: Path, wait_s: float) -> Iterator[None]:
             time.sleep(STEP_S)
         os.ftruncate(handle, 0)
         os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
-        yield
-        os.ftruncate(handle, 0)
+        try:
+            yield
+        finally:
+            fcntl.flock(handle, fcntl.LOCK_UN)
     finally:
         os.close(handle)
 

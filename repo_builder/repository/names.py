@@ -40,7 +40,6 @@ def check_path(path: str, model: str) -> str:
         raise PathEscapeError(
             f"file {path!r} does not stay inside the folder of model {model!r}",
             expected="a relative path with '/' and without '..'",
-            model=model,
         )
     return path
 

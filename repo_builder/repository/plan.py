@@ -16,13 +16,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from repo_builder.errors import RepositoryError, SourceMissingError
+from repo_builder.errors import RepoBuilderError, RepositoryError, SourceMissingError
 from repo_builder.planned import Content, PlannedModel
 from repo_builder.proof import Proof
 from repo_builder.repository.conflicts import check_nothing_lost, check_same_signatures
 from repo_builder.repository.layout import CONFIG, KEEP
 from repo_builder.repository.manifest import FileRecord, Manifest, UnitRecord
 from repo_builder.repository.names import check_case, check_name, check_path
+from repo_builder.repository.tree import entries
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,20 @@ class Plan:
         return sum(len(c) if isinstance(c, bytes) else c.stat().st_size for c in self.write.values())
 
 
-def plan(current: Manifest, repository: Path, unit: Unit, *, new_version: bool = False) -> Plan:
+def plan(
+    current: Manifest,
+    repository: Path,
+    unit: Unit,
+    *,
+    new_version: bool = False,
+    written: Mapping[str, FileRecord] | None = None,
+) -> Plan:
     """Plan one unit against the repository as it is.
+
+    Args:
+        current: who owns which models.
+        new_version: append a version instead of replacing the newest one.
+        written: files as earlier builds wrote them; those of ``current`` by default.
 
     Raises:
         RepositoryError: a name is not usable or taken, files that no build wrote (or that changed since) are in the
@@ -90,7 +103,7 @@ def plan(current: Manifest, repository: Path, unit: Unit, *, new_version: bool =
     keep = {path: file for path, file in keep.items() if path not in write}
     touched = tuple(sorted({*names, *(record.models if record else ())}))
     for name in touched:
-        check_nothing_lost(repository, name, record, write, keep)
+        check_nothing_lost(repository, name, current.files() if written is None else written, write, keep)
     if kept and record:
         check_same_signatures(repository, unit.name, unit.models, record, kept)
     return Plan(unit, version, touched, keep, write)
@@ -102,17 +115,26 @@ def plan_all(
     """Plan several units, and the removal of others, as one change. Raises as :func:`plan`."""
     check_case([unit.name for unit in units], "the spec")
     gone = {name: current.units[name] for name in remove if name in current.units}
-    claimed = {name: record for name, record in current.units.items() if name not in gone}
+    claimed = {n: record for n, record in current.units.items() if n not in gone and n not in {u.name for u in units}}
+    names = [model.name for unit in units for model in unit.models]
     plans: list[Plan] = []
     for unit in units:
-        plans.append(plan(Manifest(claimed), repository, unit, new_version=new_version))
+        own = {unit.name: current.units[unit.name]} if unit.name in current.units.keys() - gone.keys() else {}
+        known = Manifest(claimed | own)
+        try:
+            plans.append(plan(known, repository, unit, new_version=new_version, written=current.files()))
+        except RepoBuilderError as error:
+            raise error.at(stage="write", model=unit.name) from error.__cause__
         claimed[unit.name] = UnitRecord(unit.key, tuple(m.name for m in unit.models), plans[-1].version, {})
     for record in gone.values():
         for model in record.models:
-            check_nothing_lost(repository, model, record, {}, ())
+            if model not in names:
+                check_nothing_lost(repository, model, current.files())
     leaving = {m for done in plans for m in done.models} | {m for record in gone.values() for m in record.models}
-    staying = {path.name for path in repository.iterdir()} - leaving if repository.is_dir() else set()
-    check_case(sorted(staying | {m.name for unit in units for m in unit.models}), f"repository {repository.name}")
+    check_case(names, "the spec")
+    for name in names:
+        alike = [other for other in entries(repository) if other.casefold() == name.casefold() and other not in leaving]
+        check_case([*alike, name], f"repository {repository.name}")
     return tuple(plans)
 
 
@@ -128,7 +150,6 @@ def _check_unit(current: Manifest, unit: Unit) -> list[str]:
                 f"model {name!r} of {unit.name!r} already belongs to {owner!r}",
                 expected="a model folder of its own",
                 mend=f"give {unit.name!r} another name, or remove {owner!r} first",
-                model=unit.name,
             )
     return names
 
@@ -142,7 +163,6 @@ def _files(model: PlannedModel, version: int) -> dict[str, Content]:
             raise RepositoryError(
                 f"file {path!r} of model {model.name!r} is the writer's own or lies in a version folder",
                 mend="put version files into version_files",
-                model=model.name,
             )
         files[path] = content
     for path, content in (model.version_files or {KEEP: b""}).items():

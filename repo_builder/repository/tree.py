@@ -72,9 +72,8 @@ def link_tree(source: Path, target: Path) -> None:
     """
     if source.is_dir() and not source.is_symlink():
         target.mkdir()
-        for child in sorted(source.iterdir()):
-            if child.name != CACHE:
-                link_tree(child, target / child.name)
+        for name in entries(source):
+            link_tree(source / name, target / name)
         _copy_status(source, target)
         return
     try:
@@ -110,13 +109,20 @@ def files(folder: Path) -> Iterator[str]:
             yield (Path(here) / name).relative_to(folder).as_posix()
 
 
-def signature(path: Path) -> tuple[tuple[str, int, int, int], ...]:
-    """What tells cheaply whether a file or folder changed: path, kind and mode, size, time of every file."""
+def signature(path: Path, *, caches: bool = True) -> tuple[tuple[str, int, int, int], ...]:
+    """What tells cheaply whether a file or tree changed: path, kind and mode; size and time of what is no folder.
+
+    Args:
+        caches: whether Python's caches count.
+    """
     if not os.path.lexists(path):
         return ()
-    names = files(path) if path.is_dir() and not path.is_symlink() else ["."]
-    found = [(name, (path / name).lstat()) for name in names]
-    return (("", path.lstat().st_mode, 0, 0), *((n, s.st_mode, s.st_size, s.st_mtime_ns) for n, s in found))
+    found = path.lstat()
+    if not stat.S_ISDIR(found.st_mode):
+        return ((path.name, found.st_mode, found.st_size, found.st_mtime_ns),)
+    inner = [signature(path / name, caches=caches) for name in entries(path) if caches or name != CACHE]
+    below = [(f"{path.name}/{name}", *rest) for part in inner for name, *rest in part]
+    return ((path.name, found.st_mode, 0, 0), *below)  # type: ignore[arg-type]
 
 
 def flush(path: Path) -> None:
@@ -137,6 +143,9 @@ def flush_folders(root: Path) -> None:
 def remove(path: Path) -> None:
     """Remove a file, a link or a tree; what is not there is no error."""
     if path.is_dir() and not path.is_symlink():
+        for here, _, _ in os.walk(path):
+            if not os.access(here, os.R_OK | os.W_OK | os.X_OK):
+                Path(here).chmod(stat.S_IRWXU)
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)

@@ -45,7 +45,9 @@ def transaction(repository: Path | str, *, wait_s: float = WAIT_S) -> Iterator[T
     layout = Layout.of(repository)
     _check_not_inside(layout)
     with explained(layout):
-        layout.build.mkdir(parents=True, exist_ok=True)
+        if not layout.build.is_dir():
+            layout.build.mkdir(parents=True)
+            layout.build.chmod(tree.FOLDER_MODE)
     with contextlib.ExitStack() as held:
         with explained(layout):
             held.enter_context(locked(layout.lock, wait_s))
@@ -54,7 +56,7 @@ def transaction(repository: Path | str, *, wait_s: float = WAIT_S) -> Iterator[T
         try:
             yield change
         finally:
-            tree.remove(layout.staging)
+            exchange.recover(layout)
 
 
 def recover(repository: Path | str, *, wait_s: float = WAIT_S) -> None:
@@ -94,8 +96,8 @@ class Transaction:
         plans = plan_all(self.current, layout.repository, units, new_version=new_version, remove=remove)
         gone = [name for name in remove if name in self.current.units]
         touched = {m for p in plans for m in p.models} | {m for n in gone for m in self.current.units[n].models}
-        with explained(layout, sum(p.new_bytes for p in plans)):
-            self._before = {m: tree.signature(layout.repository / m) for m in touched}
+        with explained(layout, sum(p.new_bytes for p in plans)), _undone(layout):
+            self._before = {m: tree.signature(layout.repository / m, caches=False) for m in touched}
             _make_root(layout)
             for name in tree.entries(layout.repository):
                 if name not in touched:
@@ -123,8 +125,10 @@ class Transaction:
         if self._new is None:
             raise RuntimeError("commit() before stage()")
         layout, new = self.layout, self._new
-        with explained(layout):
+        with explained(layout), _undone(layout):
             self._follow_changes(new)
+            for kind in ("proof", "report"):
+                tree.make_folder(layout.build / kind, layout.build)
             for unit in self._units:
                 layout.report(unit).unlink(missing_ok=True)
             for unit, report in (reports or {}).items():
@@ -146,13 +150,13 @@ class Transaction:
 
     def discard(self) -> None:
         """Remove what was staged; the repository stays as it is."""
-        tree.remove(self.layout.staging)
+        exchange.recover(self.layout)
         self._new = None
 
     def _follow_changes(self, new: Manifest) -> None:
         """Take over what others changed in folders that stay, and drop what a server left in the staged ones."""
         now, staged = self.layout.repository, self.layout.staged_repository
-        changed = [m for m, before in self._before.items() if tree.signature(now / m) != before]
+        changed = [m for m, before in self._before.items() if tree.signature(now / m, caches=False) != before]
         if changed:
             raise RepositoryError(
                 f"{', '.join(sorted(changed))} in {now.name} changed while the build ran",
@@ -168,6 +172,17 @@ class Transaction:
         files = new.files()
         for model in sorted({m for unit in self._units for m in new.units[unit].models}):
             _sweep(staged, model, files)
+
+
+@contextlib.contextmanager
+def _undone(layout: Layout) -> Iterator[None]:
+    """Settle the staging tree when a step fails, which also gives its room back."""
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError, RepositoryError):
+            exchange.recover(layout)
+        raise
 
 
 def _sweep(staged: Path, model: str, files: Mapping[str, FileRecord]) -> None:
@@ -204,6 +219,7 @@ def _write_unit(layout: Layout, plan: Plan) -> UnitRecord:
         target = layout.staging / "proof" / f"{unit.name}.npz"
         tree.make_folder(target.parent, layout.staging)
         proofs.save(unit.proof, target)
+        target.chmod(tree.FILE_MODE)
         tree.flush(target)
         digest = file_digest(target)
     models = tuple(sorted(model.name for model in unit.models))
