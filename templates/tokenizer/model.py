@@ -112,11 +112,12 @@ class TritonPythonModel:
 def _tokenizer(folder, parameters, instances):
     """The file's tokenizer, by the library that travels with it.
 
-    Every instance is a process of its own: they share the cores. Nothing is written into the repository, where a new
-    file would count as a change of the model.
+    Every instance is a process of its own: they share the cores, of which a batch has use for a few. Nothing is written
+    into the repository, where a new file would count as a change of the model.
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    os.environ.setdefault("RAYON_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // instances)))
+    threads = min(8, max(1, len(os.sched_getaffinity(0)) // instances))
+    os.environ.setdefault("RAYON_NUM_THREADS", str(threads))
     vendor = folder / "vendor"
     if vendor.is_dir():
         sys.path.insert(0, str(vendor))
@@ -137,9 +138,9 @@ def _one_of(parameters, key, choices):
 
 
 def _values(encoding, name):
-    if name == "input_ids":
-        return encoding.ids
-    return encoding.type_ids if name == "token_type_ids" else encoding.attention_mask
+    if name == "attention_mask":
+        return 1
+    return encoding.ids if name == "input_ids" else encoding.type_ids
 
 
 def _response(arrays, rows):

@@ -39,10 +39,6 @@ def write_json(path: Path, content: Any) -> None:
     path.write_text(json.dumps(content), encoding="utf-8")
 
 
-def encoded(source: Any, text: str) -> Any:
-    return source(text, truncation=False)["input_ids"]
-
-
 class TestSettings:
     def test_minilm_takes_the_length_of_sentence_transformers(self) -> None:
         found = tokenizer.settings(minilm())
@@ -65,6 +61,11 @@ class TestSettings:
     def test_without_a_padding_token_the_end_of_text_fills(self, tmp_path: Path) -> None:
         found = tokenizer.settings(save("bytelevel_no_pad", tmp_path))
         assert (found.pad_token, found.pad_id) == (None, 0)
+        masks = tokenizer.encode(found, tmp_path, ["a", "a river"])["attention_mask"]
+        assert masks[0].sum() == 1
+        assert masks[1].all()
+        nothing = tokenizer.encode(found, tmp_path, ["", ""])
+        assert [nothing[name].tolist() for name in tokenizer.OUTPUTS] == [[[0], [0]]] * 3
 
     def test_special_tokens_written_in_a_text_may_be_split(self, tmp_path: Path) -> None:
         folder = save("wordpiece", tmp_path, split_special_tokens=True)

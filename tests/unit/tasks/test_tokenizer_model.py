@@ -162,6 +162,26 @@ def test_the_prompt_comes_before_every_text(tmp_path: Path) -> None:
     np.testing.assert_array_equal(answer.arrays["input_ids"], expected.arrays["input_ids"])
 
 
+@pytest.mark.parametrize("options", [{"split_special_tokens": True}, {"pad_token_type_id": 3}])
+def test_rarer_settings_equal_the_source(tmp_path: Path, options: dict[str, Any]) -> None:
+    folder = save("wordpiece", tmp_path / "source", **options)
+    texts = ["[CLS] a [SEP]", "a river [MASK] of brackets"]
+    expected = reference(folder, texts)
+    plain = reference(save("wordpiece", tmp_path / "plain"), texts)
+    assert any(plain[name].tolist() != expected[name].tolist() for name in expected), "the option changes something"
+    [answer] = serve(folder, tmp_path / "served").execute([stand_in.request(texts)])
+    for name in tokenizer.OUTPUTS:
+        np.testing.assert_array_equal(answer.arrays[name], expected[name], err_msg=name)
+
+
+def test_special_tokens_may_be_left_out(tmp_path: Path) -> None:
+    folder = save("wordpiece", tmp_path / "source")
+    planned = tokenizer.model("tok", folder, INPUTS, tokenizer.settings(folder), max_batch_size=8, vendor=False)
+    planned.config.parameters["add_special_tokens"].string_value = "false"
+    [answer] = stand_in.load(*write(planned, tmp_path / "served")).execute([stand_in.request(["a", ""])])
+    assert answer.arrays["attention_mask"].tolist() == [[1], [0]]
+
+
 def test_a_wrong_parameter_stops_the_load(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="parameter 'padding_side' is 'middle', expected one of: right, left"):
         serve(save("wordpiece", tmp_path / "source"), tmp_path / "served", padding_side="middle")
