@@ -18,6 +18,8 @@ _ENGINES: dict[str, dict[str, str]] = {
     "onnx": {"backend": "onnxruntime", "platform": "onnxruntime_onnx"},
     "torchscript": {"backend": "pytorch", "platform": "pytorch_libtorch"},
 }
+_FILES = {"onnx": "model.onnx", "torchscript": "model.pt"}
+"""The names that Triton looks for where the config names none (docs/user_guide/model_repository.md)."""
 _KINDS = {"auto": "KIND_AUTO", "cpu": "KIND_CPU", "gpu": "KIND_GPU"}
 
 
@@ -43,7 +45,10 @@ def engine_model(name: str, spec: ModelSpec, engine: Artifact) -> PlannedModel:
         if spec.instances.gpus:
             group["gpus"] = list(spec.instances.gpus)
         fields["instance_group"] = [group]
-    files: dict[str, Content] = {file: engine.folder / file for file in engine.files}
+    served = _FILES[engine.format]
+    files: dict[str, Content] = {
+        served if file == engine.path.name else file: engine.folder / file for file in engine.files
+    }
     return PlannedModel(apply_overrides(build(fields), spec.config), files)
 
 
