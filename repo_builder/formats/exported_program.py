@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -97,8 +98,10 @@ def run(artifact: Artifact, inputs: Mapping[str, np.ndarray[Any, Any]]) -> dict[
 @functools.lru_cache(maxsize=2)
 def _program(path: str, stamp: object) -> Any:  # noqa: ARG001 - part of the cache's key
     torch = import_torch(path)
-    pt2_archive.read(Path(path))
+    graph = pt2_archive.read(Path(path))
     try:
+        if any("transformers." in call["signature"]["out_spec"] for call in graph.calls if call["signature"]):
+            importlib.import_module("transformers.modeling_outputs")
         return torch.export.load(path)
     except Exception as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
@@ -131,9 +134,9 @@ def _outputs(graph: Graph, path: Path) -> tuple[TensorSpec, ...]:
     arguments = [argument for argument in arguments if "as_none" not in argument]
     root = graph.calls[0]["signature"]
     tree = json.loads(root["out_spec"])[1]
-    keys = json.loads(tree["context"]) if tree["type"] in ("builtins.dict", "collections.OrderedDict") else []
-    plain = len(keys) == len(arguments) and not any(child["type"] for child in tree["children_spec"])
-    names = [str(key) for key in keys] if keys and plain else output_names(len(arguments))
+    keys = json.loads(tree["context"] or "null")
+    keyed = isinstance(keys, list) and all(isinstance(key, str) for key in keys) and len(keys) == len(arguments)
+    names = tuple(keys) if keyed and keys else output_names(len(arguments))
     return tuple(_tensor(graph, n, a, path) for n, a in zip(names, arguments, strict=True))
 
 

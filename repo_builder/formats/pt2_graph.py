@@ -42,7 +42,8 @@ _EXPRESSION = (
     *(ast.Compare, ast.Tuple, ast.operator, ast.unaryop, ast.boolop, ast.cmpop),
 )
 _LEAVES = {"type", "context", "children_spec"}
-_CONTAINERS = {None, "builtins.tuple", "builtins.list", "builtins.dict", "collections.OrderedDict"}
+_IMPORTING = {"collections.defaultdict", "collections.namedtuple"}
+"""Structures whose context names a module that torch imports, or a class."""
 
 
 class Graph:
@@ -76,7 +77,8 @@ class Graph:
     def _walk(self, value: Any, key: str) -> None:
         if isinstance(value, dict):
             for name, child in value.items():
-                self._require(bool(_PLAIN.fullmatch(name)), "key", name)
+                plain = _expression(name, _SYMPY) if key == "range_constraints" else bool(_PLAIN.fullmatch(name))
+                self._require(plain, "key", name)
                 if name not in ("metadata", "as_string", "as_strings"):
                     self._walk(child, name)
         elif isinstance(value, list):
@@ -140,7 +142,7 @@ def _plain_constant(value: Any) -> bool:
 
 
 def _tree(text: str) -> bool:
-    """Whether a text is a pytree of tuples, lists and dicts with plain keys."""
+    """Whether a text is a pytree with plain keys, whose types are dotted names; torch takes registered ones alone."""
     try:
         version, root = json.loads(text)
     except (ValueError, TypeError, RecursionError):
@@ -149,16 +151,23 @@ def _tree(text: str) -> bool:
 
 
 def _node(node: Any) -> bool:
-    if not isinstance(node, dict) or set(node) != _LEAVES or node["type"] not in _CONTAINERS:
+    if not isinstance(node, dict) or set(node) != _LEAVES or not isinstance(node["type"], (str, type(None))):
+        return False
+    kind = node["type"] or ""
+    if not re.fullmatch(r"[\w.]*", kind) or kind in _IMPORTING:
         return False
     try:
-        keys = json.loads(node["context"]) if node["context"] else None
+        context = json.loads(node["context"]) if node["context"] else None
     except (ValueError, TypeError):
         return False
-    if keys is not None and not (isinstance(keys, list) and all(isinstance(k, int) or _key(k) for k in keys)):
-        return False
-    return isinstance(node["children_spec"], list) and all(_node(child) for child in node["children_spec"])
+    children = node["children_spec"]
+    return _plain_json(context) and isinstance(children, list) and all(_node(child) for child in children)
 
 
-def _key(key: Any) -> bool:
-    return isinstance(key, str) and bool(_PLAIN.fullmatch(key))
+def _plain_json(context: Any) -> bool:
+    """Whether a context is null, a number, or a list of plain keys; an object could name a module to import."""
+    if isinstance(context, list):
+        return all(_plain_json(item) for item in context)
+    if isinstance(context, str):
+        return bool(_PLAIN.fullmatch(context))
+    return context is None or isinstance(context, (int, float))

@@ -23,6 +23,11 @@ TAKES = "a TorchScript file (.pt)"
 _GAP = r"(?:[\s\\]|#[^\n]*\n)*"
 _FILE_OPS = re.compile(rf"\.{_GAP}(save|from_file|load_tensor)\b")
 _GETATTR = re.compile(r"getattr\s*\((?![^)]*,\s*[\"'][\w.\-]*[\"']\s*\))|[\"'](?:save|from_file|load_tensor)[\"']\s*\)")
+_SCRIPTED = re.compile(
+    r"__torch__\..+|torch\.jit\._pickle\.\w+|torch\._utils\._rebuild_\w+|torch\.(\w+Storage|q\w*int\w+|per_\w+_affine\w*)"
+)
+"""Names in the pickles of a TorchScript archive: its own classes and what rebuilds tensors. torch reads these in C++,
+where nothing but the program's classes and tensors can be made."""
 _CONVENTION = re.compile(r".+__(\d+)")
 _EXPORT = "save it with torch.export.save (.pt2) or torch.jit.save, or name a module.py:factory that builds the module"
 
@@ -115,7 +120,7 @@ def check(path: Path) -> None:
 
 
 def _scripted(name: str) -> bool:
-    return name.startswith(("__torch__.", "torch.jit._pickle.")) or pickle_scan.tensors_only(name)
+    return bool(_SCRIPTED.fullmatch(name)) or pickle_scan.tensors_only(name)
 
 
 def _check_code(code: str, where: str) -> None:
