@@ -203,7 +203,7 @@ def _session(path: str, stamp: object) -> Any:  # noqa: ARG001 - part of the cac
 
     options = onnxruntime.SessionOptions()
     options.use_deterministic_compute = True
-    options.log_severity_level = 3
+    options.log_severity_level = 4
     try:
         return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:
