@@ -108,8 +108,7 @@ def ensure(
     """
     python = interpreter or this_interpreter()
     check_venv(python)
-    key = json.dumps([name, python.version, str(python.prefix), sorted(requirements), sorted(alone)])
-    home = cache_root() / "environments" / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
+    home = folder(name, requirements, alone, python)
     executable = home / "bin" / "python"
     if _whole(home):
         return executable
@@ -118,6 +117,12 @@ def ensure(
             tell = progress or (lambda _line: None)
             _make(home, python, requirements, alone, tell)
     return executable
+
+
+def folder(name: str, requirements: Sequence[str], alone: Sequence[str], python: Interpreter) -> Path:
+    """Where the environment lies or would lie; its name ends in a digest of all arguments."""
+    key = json.dumps([name, python.version, str(python.prefix), sorted(requirements), sorted(alone)])
+    return cache_root() / "environments" / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
 
 
 def check_venv(python: Interpreter) -> None:
