@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tritonclient.grpc.model_config_pb2 import ModelConfig
@@ -32,3 +32,14 @@ class PlannedModel:
     @property
     def name(self) -> str:
         return str(self.config.name)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Between processes the message travels as its bytes: protobuf's own classes do not pickle."""
+        config = self.config.SerializeToString(deterministic=True)
+        return _restored, (config, dict(self.version_files), dict(self.model_files))
+
+
+def _restored(config: bytes, version_files: Mapping[str, Content], model_files: Mapping[str, Content]) -> PlannedModel:
+    from tritonclient.grpc.model_config_pb2 import ModelConfig
+
+    return PlannedModel(ModelConfig.FromString(config), version_files, model_files)

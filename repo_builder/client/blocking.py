@@ -98,6 +98,15 @@ class Client:
                 self._raise_not_ready(budget, models)
             time.sleep(readiness.PAUSE_S)
 
+    def load(self, models: Sequence[str]) -> None:
+        """Have the server read these models anew, in this order; for servers under explicit model control.
+
+        Raises:
+            InferenceError: the server does not load on request, or a model does not load; its own message.
+        """
+        for model in models:
+            self._call("RepositoryModelLoad", self._pb.RepositoryModelLoadRequest(model_name=model), model=model)
+
     def _raise_not_ready(self, budget: Budget, models: Sequence[str]) -> None:
         last = self._connection.budget(readiness.REASON_TIMEOUT_S, retries=0)
         index = self._connection.call("RepositoryIndex", self._pb.RepositoryIndexRequest(), last)

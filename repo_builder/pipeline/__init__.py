@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from repo_builder import releases, spec, tasks
+from repo_builder import client, releases, spec, tasks
 from repo_builder.artifact import Artifact
 from repo_builder.errors import ProofFailedError, RepoBuilderError, SomeModelsFailedError
 from repo_builder.pipeline import serving, unit, workers
@@ -125,7 +126,7 @@ def build(
             units = workers.make_all(todo, release, work, jobs, progress, result.failed)
             _write(change, units, result, release, server if verify else "", new_version, progress)
         finally:
-            shutil.rmtree(work, ignore_errors=True)
+            _keep_logs(work)
     return result
 
 
@@ -176,6 +177,18 @@ def _step(model: ModelSpec, release: releases.Release, layout: Layout, verify: b
     return Step(model, source, task.NAME, why, key, known and (proven or not verify))
 
 
+def _keep_logs(work: Path) -> None:
+    """Remove what the models were made in, apart from the logs of conversions that failed."""
+    for path in sorted(work.rglob("*"), reverse=True):
+        if path.is_dir() and not path.is_symlink():
+            with contextlib.suppress(OSError):
+                path.rmdir()
+        elif path.suffix != ".log":
+            path.unlink()
+    with contextlib.suppress(OSError):
+        work.rmdir()
+
+
 def _write(
     change: write.Transaction,
     units: list[Unit],
@@ -189,18 +202,37 @@ def _write(
     while units:
         staged = change.stage(units, new_version=new_version)
         serving.check_flavour(staged, release)
-        reports = serving.prove(staged, units, release, server, progress) if server else serving.unproven(units, release)
+        if server in serving.STAGED:
+            reports = serving.prove(staged, units, release, server, progress)
+        else:
+            reports = serving.unproven(units, release)
         bad = {name: report for name, report in reports.items() if report["passed"] is False}
         if not bad:
             for one in units:
                 progress(one.name, "write")
             change.commit(reports)
+            if server and server not in serving.STAGED:
+                reports = _prove_in_place(change.layout, units, release, server, progress, result)
             result.reports.update(reports)
             return
         for name, report in bad.items():
             result.failed[name] = _missed(name, report)
         units = [one for one in units if one.name not in bad]
     change.discard()
+
+
+def _prove_in_place(
+    layout: Layout, units: list[Unit], release: releases.Release, server: str, progress: Progress, result: Result
+) -> dict[str, Report]:
+    """Prove through a server that reads the repository itself, so only after it was written."""
+    with client.connect(server) as connection:
+        connection.load([model.name for one in units for model in reversed(one.models)])
+    reports = serving.prove(layout.repository, units, release, server, progress)
+    for name, report in reports.items():
+        layout.report(name).write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        if not report["passed"]:
+            result.failed[name] = _missed(name, report)
+    return reports
 
 
 def _missed(name: str, report: Mapping[str, Any]) -> ProofFailedError:

@@ -21,6 +21,10 @@ STAND_INS = ("onnxruntime", "pytorch")
 """Backends that the embedded server serves by a Python stand-in for the compiled one."""
 
 
+STAGED = ("embedded", "docker")
+"""Servers of our own: they serve the staged repository, before it replaces the old one."""
+
+
 @dataclass(frozen=True)
 class Served:
     """Who answered: how the server was reached, and the versions that served."""
@@ -137,7 +141,7 @@ def unit_backends(unit: Unit) -> dict[str, str]:
 
 
 def backend(config: Any) -> str:
-    return str(config.backend or config.platform)
+    return str(releases.backend_of(config) or config.platform)
 
 
 def configs(repository: Path) -> dict[str, Any]:
@@ -150,8 +154,10 @@ def configs(repository: Path) -> dict[str, Any]:
 
 def check_flavour(repository: Path, release: releases.Release) -> str:
     """The one image flavour that serves the whole repository; raises TargetError where there is none."""
-    needed = {backend(config) for config in configs(repository).values()} - {"ensemble", ""}
-    return releases.flavour_for(needed, release)
+    needed: dict[str, list[str]] = {}
+    for name, config in configs(repository).items():
+        needed.setdefault(backend(config), []).append(name)
+    return releases.flavour_for({b: names for b, names in needed.items() if b not in ("ensemble", "")}, release)
 
 
 def stored_report(layout: Layout, unit: str) -> dict[str, Any]:

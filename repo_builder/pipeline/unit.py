@@ -10,7 +10,7 @@ from pathlib import Path
 
 from repo_builder import convert, formats, releases, tasks
 from repo_builder.artifact import Artifact, file_digest, files_digest, tree_files
-from repo_builder.errors import RepoBuilderError
+from repo_builder.errors import ConversionError, RepoBuilderError
 from repo_builder.formats.batch import prove_batch
 from repo_builder.formats.torch_program import TorchProgram
 from repo_builder.repository.plan import Unit
@@ -79,6 +79,15 @@ def make(model: ModelSpec, source: Artifact, release: releases.Release, work: Pa
         proof = task.proof(model, source, engine, program)
     except RepoBuilderError as error:
         raise error.at(stage=stage, model=name) from error.__cause__
+    except Exception as error:  # noqa: BLE001: whatever a framework raises concerns this model alone
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ConversionError(
+            f"the source model failed with {type(error).__name__}: {reason}",
+            expected="a model that its own framework runs on the samples",
+            mend="run it in its framework first; name samples that fit it in the spec (`samples:`)",
+            stage=stage,
+            model=name,
+        ) from error
     facts = {
         "source": {"format": source.format, "sha256": source.digest(), **source.facts},
         "task": {"name": task.NAME, "why": why},

@@ -45,13 +45,14 @@ def proof(model: ModelSpec, source: Artifact, engine: Artifact, program: TorchPr
 
     folder = source.path / str(source.facts.get("transformer", ""))
     encoder = transformers.AutoModel.from_pretrained(folder, local_files_only=True, dtype=torch.float32).eval()
-    settings = tokenizer.settings(source.path)
+    texts = text.samples(model)
+    encoded = tokenizer.encode(tokenizer.settings(source.path), source.path, texts)
     cases = []
-    for sample in text.samples(model):
-        tokens = tokenizer.encode(settings, source.path, [sample])
-        given = {t.name: torch.from_numpy(tokens[t.name]) for t in engine.inputs}
+    for row, sample in enumerate(texts):
+        real = encoded["attention_mask"][row] == 1
+        tokens = {name: array[row][real][None] for name, array in encoded.items()}
         with torch.no_grad():
-            hidden = encoder(**given)[0]
+            hidden = encoder(**{t.name: torch.from_numpy(tokens[t.name]) for t in engine.inputs})[0]
         cases.append(Case(text.text_input(sample), {OUTPUT: hidden.numpy(), MASK: tokens["attention_mask"]}))
     allowed = tolerances(model, {OUTPUT: Tolerance(1e-4, cosine=0.99999), MASK: Tolerance()})
     reference = f"transformers {transformers.__version__} AutoModel on torch {torch.__version__}, each text alone"
