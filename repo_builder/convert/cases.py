@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,21 +47,17 @@ def cases(
     first = _asked_twice(source, examples)
     base = _sizes(specs, examples)
     found = [CheckedCase(base, dict(examples), first)]
-    distinct = _distinct(base)
-    if distinct != base and not _extend(found, specs, examples, source, distinct):
-        distinct = base
-    if distinct == base:
-        _extend(found, specs, examples, source, base)
+    distinct = next((sizes for sizes in _ladder(base) if _extend(found, specs, examples, source, sizes)), base)
     other = dict(distinct)
     for name, size in distinct.items():
         tried = [n for n in dict.fromkeys((size + 1, 2 * size, size // 2)) if n > 1]
         accepted = next((n for n in tried if _extend(found, specs, examples, source, {**distinct, name: n}, 1)), None)
         one = size != 1 and _extend(found, specs, examples, source, {**distinct, name: 1}, 1)
-        if all_dims and accepted is None and not one:
+        if all_dims and accepted is None and not one and size == base[name]:
             raise ConversionError(
                 f"dim '{name}' is declared dynamic, but the source model takes only the size {base[name]}",
                 expected=f"a model that takes several sizes of '{name}'",
-                mend=f"declare the fixed size {base[name]} instead of '{name}'",
+                mend=f"declare the fixed size {base[name]} instead of '{name}', or one name for dims that are equal",
             )
         other[name] = accepted or (1 if one else size)
     if len(distinct) > 1:
@@ -179,12 +175,16 @@ def _sizes(specs: Sequence[TensorSpec], examples: Mapping[str, np.ndarray[Any, A
     return sizes
 
 
-def _distinct(sizes: Mapping[str, int]) -> dict[str, int]:
-    """Sizes of at least 2, no two alike: an exporter may bake a 1 and tie equal sizes together."""
-    made: dict[str, int] = {}
-    for name, size in sizes.items():
-        size = max(size, 2)
-        while size in made.values():
-            size += 1
-        made[name] = size
-    return made
+def _ladder(sizes: Mapping[str, int]) -> Iterator[dict[str, int]]:
+    """Sizes to compare and export with, best first: an exporter may bake a 1 and tie equal sizes together."""
+    steps: tuple[Callable[[int], int], ...] = (lambda size: size + 1, lambda size: 2 * size)
+    for grow in steps:
+        made: dict[str, int] = {}
+        for name, size in sizes.items():
+            size = max(size, 2)
+            while size in made.values():
+                size = grow(size)
+            made[name] = size
+        yield made
+    yield {name: max(size, 2) for name, size in sizes.items()}
+    yield dict(sizes)

@@ -17,11 +17,11 @@ from repo_builder.convert.capture import capture
 from repo_builder.convert.cases import CheckedCase, cases
 from repo_builder.convert.runner import Accepted, check
 from repo_builder.convert.torch_exporters import Exporter, exporters, input_names
-from repo_builder.errors import ConversionError, nearest
+from repo_builder.errors import ConversionError, RepoBuilderError, nearest
 from repo_builder.formats.torch_program import TorchProgram
 
 Progress = Callable[[str], None]
-_ANSI = re.compile(r"\x1b\[[0-9;]*m")
+_NOISE = re.compile(r"\x1b\[[0-9;]*m| at 0x[0-9a-f]+")
 
 
 @dataclass(frozen=True)
@@ -117,13 +117,14 @@ def _attempt(
     example = _example(checked)
     tensors = tuple(torch.from_numpy(example.inputs[spec.name].copy()) for spec in program.inputs)
     accepted, why, trail = None, "", ""
+    place = f"{path.parent}/"
     with capture() as said:
         try:
             with torch.no_grad():
                 exporter.export(program, tensors, path, opset)
             accepted = _finished(exporter, program, checked, path, opset, ir_version)
         except Exception as error:  # noqa: BLE001  exporters, checkers and runtimes raise anything
-            why, trail = reason(error), traceback.format_exc()
+            why, trail = reason(error).replace(place, ""), traceback.format_exc()
     if said.tracer:
         accepted, why = None, f"TracerWarning: {said.tracer[0].strip().splitlines()[0]}"
     return _Attempt(exporter.name, why, "\n".join((*said.warnings, said.text, trail)), accepted)
@@ -145,20 +146,19 @@ def _finished(
 
 
 def _example(checked: Sequence[CheckedCase]) -> CheckedCase:
-    """A case with sizes of at least 2, no two alike, where there is one: exporters bake 1 and tie equal sizes."""
-    good = [c for c in checked if min(c.sizes.values(), default=2) > 1 and len(set(c.sizes.values())) == len(c.sizes)]
-    return (good or list(checked))[0]
+    """The case to export with: sizes of at least 2, no two alike (exporters bake 1 and tie equal sizes together)."""
+    return max(checked, key=lambda c: (min(c.sizes.values(), default=2) > 1, len(set(c.sizes.values()))))
 
 
 def reason(error: BaseException) -> str:
-    """One short line: the deepest cause's first telling line (exporters wrap it in general advice)."""
-    while error.__cause__ is not None and not isinstance(error, ConversionError):
+    """One short line: the deepest cause's first telling line (exporters wrap it in general advice), no addresses."""
+    while error.__cause__ is not None and not isinstance(error, RepoBuilderError):
         error = error.__cause__
-    lines = [line.strip() for line in _ANSI.sub("", getattr(error, "found", "") or str(error)).splitlines()]
-    text = next((line for line in lines if line), "")
+    ours = isinstance(error, RepoBuilderError)
+    lines = (error.found if isinstance(error, RepoBuilderError) else str(error)).splitlines()
+    text = _NOISE.sub("", next((line.strip() for line in lines if line.strip()), ""))
     short = text if len(text) <= 240 else text[:237] + "..."
-    known = isinstance(error, ConversionError) or hasattr(error, "found")
-    return short if known and short else f"{type(error).__name__}: {short}" if short else type(error).__name__
+    return short if ours and short else f"{type(error).__name__}: {short}".removesuffix(": ")
 
 
 def _provenance(attempts: Sequence[_Attempt], accepted: Accepted) -> dict[str, Any]:

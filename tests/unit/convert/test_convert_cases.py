@@ -89,3 +89,16 @@ def test_examples_that_give_one_dim_two_sizes():
 def test_the_same_examples_give_the_same_cases():
     first, second = (cases([X], {"x": example(1, 4)}, lambda a: [a["x"]]) for _ in range(2))
     assert all(np.array_equal(a.inputs["x"], b.inputs["x"]) for a, b in zip(first, second, strict=True))
+
+
+def test_sizes_that_go_by_steps_are_doubled():
+    image = TensorSpec("image", "FP32", ("batch", "height", "width"))
+
+    def source(a):
+        if a["image"].shape[1] % 8 or a["image"].shape[2] % 8:
+            raise ValueError("not a multiple of 8")
+        return [a["image"]]
+
+    found = cases([image], {"image": example(1, 16, 16)}, source)
+    assert {"batch": 2, "height": 16, "width": 32} in [c.sizes for c in found]
+    assert {c.sizes["height"] for c in found} == {16, 32}
