@@ -13,7 +13,6 @@ import os
 import re
 
 import numpy as np
-import torch
 import triton_python_backend_utils as pb_utils
 
 REFUSALS = {
@@ -85,9 +84,11 @@ LIMITS = {
     "ragged": "model '{model}': the pytorch stand-in does not serve batch_input, batch_output or ragged batches",
     "text": "input '{name}' is not UTF-8, which the pytorch stand-in needs",
 }
+# PyTorch is imported inside functions: the process that only completes the config starts without it.
 TRITON_TYPES = {
-    torch.bool: "BOOL", torch.uint8: "UINT8", torch.int8: "INT8", torch.int16: "INT16", torch.int32: "INT32",
-    torch.int64: "INT64", torch.float16: "FP16", torch.float32: "FP32", torch.float64: "FP64",
+    "torch.bool": "BOOL", "torch.uint8": "UINT8", "torch.int8": "INT8", "torch.int16": "INT16",
+    "torch.int32": "INT32", "torch.int64": "INT64", "torch.float16": "FP16", "torch.float32": "FP32",
+    "torch.float64": "FP64",
 }  # fmt: skip
 CONFIG_TYPES = {f"TYPE_{name}" for name in TRITON_TYPES.values()} | {"TYPE_STRING"}
 
@@ -103,6 +104,8 @@ class TritonPythonModel:
         return config
 
     def initialize(self, args):
+        import torch
+
         self.config = json.loads(args["model_config"])
         self.name, self.batched = self.config["name"], self.config["max_batch_size"] > 0
         values = {key: value["string_value"] for key, value in self.config.get("parameters", {}).items()}
@@ -210,6 +213,8 @@ class TritonPythonModel:
         return responses
 
     def forward(self, feed):
+        import torch
+
         values = {name: value.tolist() if value.dtype == object else tensor_of(value) for name, value in feed.items()}
         arguments = [values]
         if not self.takes_dict:
@@ -223,6 +228,8 @@ class TritonPythonModel:
         return self.flat(result)
 
     def flat(self, result):
+        import torch
+
         results = list(result) if isinstance(result, tuple) else [result]
         for value in results:
             strings = isinstance(value, list) and all(isinstance(item, str) for item in value)
@@ -238,7 +245,7 @@ class TritonPythonModel:
         if isinstance(value, list):
             return objects([item.encode() for item in value])
         expected = next(tensor["data_type"] for tensor in self.config["output"] if tensor["name"] == name)
-        found = TRITON_TYPES.get(value.dtype, "<invalid>")
+        found = TRITON_TYPES.get(str(value.dtype), "<invalid>")
         if expected != f"TYPE_{found}":
             raise Failure(REFUSALS["output_datatype"][1].format(expected=expected, name=name, found=found))
         if value.ndim == 0:
@@ -261,6 +268,8 @@ def respond(arrays, request, start, rows):
 
 
 def load(config):
+    import torch
+
     filename = config.get("default_model_filename") or "model.pt"
     path = os.path.join(pb_utils.get_model_dir(), os.path.basename(filename))  # noqa: PTH118, PTH119
     if not os.path.exists(path):  # noqa: PTH110
@@ -274,6 +283,8 @@ def load(config):
 
 def apply_switches(values):
     """The JIT's switches, left as they are where the parameter is absent (cache, cuDNN, weight sharing: GPU only)."""
+    import torch
+
     for key in ("ENABLE_CACHE_CLEANING", "DISABLE_CUDNN", "ENABLE_WEIGHT_SHARING"):
         boolean(values, key, default=False)
     switches = {
@@ -288,6 +299,8 @@ def apply_switches(values):
 
 def apply_threads(values, config):
     """Thread counts of the parameters; where none is given the instances of the model share the cores."""
+    import torch
+
     instances = sum(max(1, int(group.get("count", 1))) for group in config.get("instance_group", [])) or 1
     share = max(1, len(os.sched_getaffinity(0)) // instances)
     wanted = integer(values, "INTRA_OP_THREAD_COUNT")
@@ -330,6 +343,8 @@ def array(tensor):
 
 
 def tensor_of(value):
+    import torch
+
     return torch.from_numpy(value if value.flags.writeable else value.copy())
 
 
