@@ -79,10 +79,10 @@ def child(change: Change, repository: Path, kill_at: int, report: int = -1) -> i
         os._exit(status)
 
 
-def state(repository: Path) -> tuple[object, ...]:
-    """All that a user of the repository can see: the tree, the manifest, proofs and reports."""
-    beside = repository.parent / f"{repository.name}.build"
-    return listing(repository), {k: v for k, v in listing(beside).items() if k not in ("lock", "proof", "report")}
+def state(repository: Path) -> tuple[dict[str, object], dict[str, object]]:
+    """All that a user of the repository can see: the tree, and the manifest and the proofs beside it."""
+    beside = listing(repository.parent / f"{repository.name}.build")
+    return listing(repository), {k: v for k, v in beside.items() if v != "/" and k != "lock" and "report" not in k}
 
 
 def main(name: str, how: str, folder: Path) -> None:
@@ -99,7 +99,7 @@ def main(name: str, how: str, folder: Path) -> None:
     reader, writer = os.pipe()
     status = child(change, whole / "models", 0, writer)
     operations = int(os.read(reader, 32))
-    old, new = listing(base / "models"), state(whole / "models")
+    old, new = state(base / "models"), state(whole / "models")
     found = {
         "old": 0,
         "new": 0,
@@ -119,33 +119,44 @@ def main(name: str, how: str, folder: Path) -> None:
             found["wrong"].append(f"{kill_at}: ended with status {status}")
         if now == new[0]:
             found["new"] += 1
-        elif now == old:
+        elif now == old[0]:
             found["old"] += 1
         elif how == "rename" and not now:
             found["missing"] += 1
             write.recover(run / "models")
-            if listing(run / "models") != old:
+            if listing(run / "models") != old[0]:
                 found["wrong"].append(f"{kill_at}: the old repository did not come back")
         else:
             found["wrong"].append(f"{kill_at}: neither old nor new: {sorted(now)}")
-        change_again(change, run, kill_at, new, found)
+        change_again(change, run, kill_at, old, new, found)
         shutil.rmtree(run)
     print(json.dumps(found))
 
 
-def change_again(change: Change, run: Path, kill_at: int, new: tuple[object, ...], found: dict[str, list[str]]) -> None:
-    """The next build finishes, unless the killed one was taken over and there is nothing left to do.
+def change_again(
+    change: Change,
+    run: Path,
+    kill_at: int,
+    old: tuple[object, ...],
+    new: tuple[object, ...],
+    found: dict[str, list[str]],
+) -> None:
+    """The recovery settles on the old or the new state, manifest and proofs included; the next build finishes.
 
-    Its recovery is first killed as well, at an operation that moves with the first one.
+    The recovery is first killed as well, at an operation that moves with the first one.
     """
-    child(write.recover, run / "models", kill_at % 37 + 1)
-    write.recover(run / "models")
-    if state(run / "models") != new:
-        change(run / "models")
-    if state(run / "models") != new:
+    repository = run / "models"
+    if (run / "models.build/staging/manifest.json").exists() or kill_at % 5 == 0:
+        child(write.recover, repository, kill_at % 37 + 1)
+    write.recover(repository)
+    if state(repository) not in (old, new):
+        found["wrong"].append(f"{kill_at}: the manifest or the proofs do not fit the repository")
+    if state(repository) != new:
+        change(repository)
+    if state(repository) != new:
         found["wrong"].append(f"{kill_at}: the next build ended otherwise")
-    known = manifest.load(run / "models").units
-    if not all(manifest.unchanged(run / "models", unit, record.key) for unit, record in known.items()):
+    known = manifest.load(repository).units
+    if not all(manifest.unchanged(repository, unit, record.key) for unit, record in known.items()):
         found["wrong"].append(f"{kill_at}: the next build has still something to do")
 
 
