@@ -9,12 +9,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from repo_builder import errors, tensors
+from repo_builder import errors, spec_messages, tensors
 from repo_builder.yaml_strict import Document, Number, read
 
 ENGINES = ("onnx", "torchscript")
 PRECISIONS = ("fp32",)
 EXPORTERS = ("dynamo", "script", "trace")
+LONGEST_NAME = 128
+"""Characters; the steps of an ensemble add to it, and file systems end at 255."""
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*\Z")
 
 
@@ -23,7 +25,10 @@ class _Value(BaseModel):
 
 
 def _dtype(name: str) -> str:
-    return tensors.dtype(name.upper() if name.upper() in _TRITON else name).triton
+    try:
+        return tensors.dtype(name.upper() if name.upper() in _TRITON else name).triton
+    except errors.UnsupportedDtypeError as error:
+        raise ValueError(f"{error.found}; expected {error.expected}") from error
 
 
 _TRITON = {d.triton for d in tensors.DTYPES}
@@ -38,6 +43,13 @@ def _number(value: Any) -> Any:
     return value
 
 
+def _boolean(value: Any) -> Any:
+    """YAML 1.2 reads ``on`` and ``yes`` as strings: they are not taken for true."""
+    if not isinstance(value, bool):
+        raise ValueError(f"must be true or false, found {value!r}")
+    return value
+
+
 def _target(value: Any) -> Any:
     """YAML reads ``24.10`` as the number 24.1; the text as it was written is taken instead."""
     return value.text if isinstance(value, Number) else value
@@ -45,6 +57,7 @@ def _target(value: Any) -> Any:
 
 Int = Annotated[int, BeforeValidator(_number)]
 Float = Annotated[float, BeforeValidator(_number)]
+Bool = Annotated[bool, BeforeValidator(_boolean)]
 
 
 class TensorDeclaration(_Value):
@@ -83,7 +96,7 @@ class Batching(_Value):
     """How requests become batches."""
 
     max_batch_size: Int | None = Field(None, ge=0, description="Default: 32 where the model has a batch dimension.")
-    dynamic: bool = Field(True, description="Merge waiting requests in the server (dynamic_batching).")
+    dynamic: Bool = Field(True, description="Merge waiting requests in the server (dynamic_batching).")
     preferred_batch_sizes: tuple[Int, ...] = Field((), description="dynamic_batching.preferred_batch_size.")
     max_queue_delay_microseconds: Int = Field(0, ge=0, description="How long a request may wait for company.")
 
@@ -138,7 +151,7 @@ class ModelSpec(_Value):
     )
     samples: Samples = Field(Samples(), description="Inputs of the proof.")
     tolerances: Mapping[str, ToleranceSpec] = Field({}, description="Limits by output name; '*' for all others.")
-    trust_remote_code: bool = Field(False, description="Run Python code that comes with a Hugging Face model.")
+    trust_remote_code: Bool = Field(False, description="Run Python code that comes with a Hugging Face model.")
 
     @model_validator(mode="after")
     def _named(self) -> ModelSpec:
@@ -146,6 +159,8 @@ class ModelSpec(_Value):
             raise ValueError(
                 f"name {self.name!r} has characters that a model's folder cannot have (use A-Z a-z 0-9 _ - .)"
             )
+        if len(self.name) > LONGEST_NAME:
+            raise ValueError(f"name {self.name[:20]!r}... has {len(self.name)} characters (at most {LONGEST_NAME})")
         return self
 
     @property
@@ -159,7 +174,7 @@ class ModelSpec(_Value):
             stem = stem.removesuffix(suffix)
         if stem in ("model", "") and not factory:
             stem = Path(path).resolve().parent.name
-        return re.sub(r"[^A-Za-z0-9_\-]+", "_", stem).strip("_") or "model"
+        return re.sub(r"[^A-Za-z0-9_\-]+", "_", stem).strip("_-")[:LONGEST_NAME] or "model"
 
 
 class Spec(_Value):
@@ -170,11 +185,14 @@ class Spec(_Value):
 
     @model_validator(mode="after")
     def _unique(self) -> Spec:
-        seen: set[str] = set()
-        for model in self.models:
-            if model.public_name in seen:
-                raise ValueError(f"two models are named {model.public_name!r}; give one of them another `name:`")
-            seen.add(model.public_name)
+        seen: dict[str, str] = {}
+        for name in (model.public_name for model in self.models):
+            other = seen.get(name.casefold())
+            if other == name:
+                raise ValueError(f"two models are named {name!r}; give one of them another `name:`")
+            if other:
+                raise ValueError(f"{other!r} and {name!r} differ only by case; give one of them another `name:`")
+            seen[name.casefold()] = name
         return self
 
 
@@ -254,33 +272,9 @@ def _validated(data: Any, document: Document | None) -> Spec:
     try:
         return Spec.model_validate(data)
     except ValidationError as error:
-        raise _readable(error, document) from error
+        raise spec_messages.readable(error, document, _keys) from error
 
 
-def _readable(error: ValidationError, document: Document | None) -> errors.SpecError:
-    lines: list[str] = []
-    problems = error.errors()
-    outer = {p["loc"][:n] for p in problems for n in range(len(p["loc"]))}
-    for problem in (p for p in problems if p["loc"] not in outer):
-        location = tuple(p for p in problem["loc"] if not (isinstance(p, str) and ("[" in p or p in _UNION_ARMS)))
-        where = ".".join(str(p) for p in location) or "the spec"
-        line = document.line(location) if document else None
-        at = f"{document.path}:{line}: {where}" if document and line else where
-        if problem["type"] == "extra_forbidden":
-            lines.append(f"{at}: unknown key{errors.nearest(str(location[-1]), _keys(location))}")
-        else:
-            message = problem["msg"].removeprefix("Value error, ")
-            found = "" if problem["type"] in ("missing", "value_error") else f", found {problem['input']!r}"
-            lines.append(f"{at}: {message}{found}")
-    return errors.SpecError(
-        "; ".join(dict.fromkeys(lines)),
-        expected="the keys of docs/spec.md",
-        mend="correct the lines named above; `repo-builder build --schema` prints the JSON Schema for your editor",
-        stage="spec",
-    )
-
-
-_UNION_ARMS = {"int", "str", "float", "bool", "function-before[_number(), int]"}
 _MODELS: dict[str, type[_Value]] = {
     "batching": Batching,
     "instances": Instances,

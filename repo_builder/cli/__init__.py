@@ -2,35 +2,50 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+from typing import Any
 
-from repo_builder.errors import RepoBuilderError
+from repo_builder.errors import RepoBuilderError, UsageError
 
 
 def main() -> None:
     """Entry point of ``repo-builder``: every error of ours is one message and its own exit code."""
+    import typer
+
     from repo_builder.cli import printing
     from repo_builder.cli.commands import app
 
+    signal.signal(signal.SIGTERM, _terminated)
+    arguments = sys.argv[1:] or ["--help"]
+    printing.mode(as_json="--json" in arguments)
     try:
-        app(standalone_mode=False, prog_name="repo-builder")
+        app(args=arguments, standalone_mode=False, prog_name="repo-builder")
     except RepoBuilderError as error:
         printing.error(error)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort) as error:
+        if isinstance(error.__cause__, EOFError):
+            raise error.__cause__ from None
         printing.note("interrupted; what was there before is unchanged")
         sys.exit(130)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(141)
     except Exception as error:
-        import click
+        if not hasattr(error, "format_message"):
+            raise
+        wrong = _usage(error)
+        printing.error(wrong)
+        sys.exit(wrong.exit_code)
 
-        if isinstance(error, click.exceptions.Exit):
-            sys.exit(error.exit_code)
-        if isinstance(error, click.Abort):
-            sys.exit(130)
-        if isinstance(error, click.ClickException):
-            error.show()
-            sys.exit(error.exit_code)
-        raise
+
+def _terminated(*_: object) -> None:
+    """SIGTERM ends a build as Ctrl-C does: what it staged is removed."""
+    sys.exit(143)
+
+
+def _usage(error: Any) -> UsageError:
+    """A complaint of typer's parser (click's class, or one of typer's own, by version) as ours."""
+    command = error.ctx.command_path if getattr(error, "ctx", None) else "repo-builder"
+    return UsageError(error.format_message().replace("Value error, ", "").rstrip("."), mend=f"see `{command} --help`")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -49,9 +49,9 @@ def _schema(value: bool) -> None:
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
-Target = Annotated[Optional[str], typer.Option(help="Triton release, e.g. 26.07; default: the newest known.")]
+Target = Annotated[str | None, typer.Option(help="Triton release, e.g. 26.07; default: the newest known.")]
 Server = Annotated[str, typer.Option(help="Where to prove: embedded, docker, or HOST:PORT (gRPC).")]
-ReportFile = Annotated[Optional[Path], typer.Option("--report", help="Also write the report to this JSON file.")]
+ReportFile = Annotated[Path | None, typer.Option("--report", help="Also write the report to this JSON file.")]
 Repository = Annotated[Path, typer.Argument(help="A model repository.")]
 
 
@@ -65,12 +65,12 @@ def _root(
 @app.command()
 def build(
     model: Annotated[str, typer.Argument(metavar="MODEL|SPEC.yaml", help="A model, or a spec of one or many.")],
-    task: Annotated[Optional[str], typer.Option(help="What the model serves; default: guessed from its files.")] = None,
-    engine: Annotated[Optional[Engine], typer.Option(help="What Triton runs.")] = None,
+    task: Annotated[str | None, typer.Option(help="What the model serves; default: guessed from its files.")] = None,
+    engine: Annotated[Engine | None, typer.Option(help="What Triton runs.")] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="The repository.")] = Path("model_repository"),
     target: Target = None,
-    name: Annotated[Optional[str], typer.Option(help="Name of the served model.")] = None,
-    exporter: Annotated[Optional[Exporter], typer.Option(help="Only this exporter; default: a chain.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the served model.")] = None,
+    exporter: Annotated[Exporter | None, typer.Option(help="Only this exporter; default: a chain.")] = None,
     server: Server = "embedded",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done.")] = False,
     no_verify: Annotated[bool, typer.Option("--no-verify", help="Do not serve and compare.")] = False,
@@ -79,7 +79,7 @@ def build(
     report: ReportFile = None,
     as_json: Json = False,
     quiet: Quiet = False,
-    schema: Annotated[
+    _schema_only: Annotated[
         bool, typer.Option("--schema", callback=_schema, is_eager=True, help="Print the spec's JSON Schema.")
     ] = False,
 ) -> None:
@@ -148,9 +148,9 @@ def serve(
 def infer(
     where: Annotated[str, typer.Argument(metavar="TARGET", help="A repository, or grpc://HOST:PORT.")],
     model: Annotated[str, typer.Argument(help="Name of the model.")],
-    text: Annotated[Optional[list[str]], typer.Option(help="A text; repeat for a batch.")] = None,
-    tensors: Annotated[Optional[list[str]], typer.Option("--input", help="NAME=FILE.npy; repeat.")] = None,
-    out: Annotated[Optional[Path], typer.Option("--out", "-o", help="Folder for outputs as NAME.npy.")] = None,
+    text: Annotated[list[str] | None, typer.Option(help="A text; repeat for a batch.")] = None,
+    tensors: Annotated[list[str] | None, typer.Option("--input", help="NAME=FILE.npy; repeat.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for outputs as NAME.npy.")] = None,
     as_json: Json = False,
 ) -> None:
     """Send one request and print the answer."""
@@ -167,10 +167,10 @@ def infer(
 @app.command()
 def validate(
     repository: Repository,
-    url: Annotated[Optional[str], typer.Option(metavar="HOST:PORT", help="A running server (gRPC).")] = None,
+    url: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="A running server (gRPC).")] = None,
     server: Server = "embedded",
     source: Annotated[
-        Optional[str], typer.Option(metavar="MODEL|SPEC.yaml", help="Compute the reference again from the source.")
+        str | None, typer.Option(metavar="MODEL|SPEC.yaml", help="Compute the reference again from the source.")
     ] = None,
     target: Target = None,
     report: ReportFile = None,
@@ -187,5 +187,3 @@ def validate(
         printing.write_report(report, result)
     printing.built(result)
     result.raise_failed()
-
-

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _out = Console(highlight=False, soft_wrap=True)
 _err = Console(stderr=True, highlight=False, soft_wrap=True)
-_mode = {"json": False, "quiet": False}
+_mode = {"json": False, "quiet": False, "printed": False}
 
 
 def mode(*, as_json: bool = False, quiet: bool = False) -> None:
@@ -28,11 +28,17 @@ def mode(*, as_json: bool = False, quiet: bool = False) -> None:
 
 
 def error(problem: RepoBuilderError) -> None:
+    """The message; with ``--json`` as the one document, unless ``built`` has printed it with the error inside."""
     if _mode["json"]:
-        fields = {n: getattr(problem, n) for n in ("found", "expected", "mend", "stage", "model")}
-        print(json.dumps({"error": {"type": type(problem).__name__, "exit_code": problem.exit_code, **fields}}))
+        if not _mode["printed"]:
+            print(json.dumps({"error": _fields(problem)}, ensure_ascii=False))
     else:
         _err.print(f"[bold red]error:[/] {_escape(str(problem))}")
+
+
+def _fields(problem: RepoBuilderError) -> dict[str, Any]:
+    fields = {n: getattr(problem, n) for n in ("found", "expected", "mend", "stage", "model")}
+    return {"type": type(problem).__name__, "exit_code": problem.exit_code, **fields}
 
 
 def note(text: str) -> None:
@@ -57,7 +63,12 @@ def progress() -> Iterator[Callable[[str, str], None]]:
 
         yield plain
         return
-    columns = (SpinnerColumn(), TextColumn("{task.fields[model]}"), TextColumn("{task.description}"), TimeElapsedColumn())
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.fields[model]}"),
+        TextColumn("{task.description}"),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, console=_err, transient=True) as bars:
         rows: dict[str, Any] = {}
 
@@ -84,15 +95,20 @@ def document(result: Result) -> dict[str, Any]:
         "target": result.target,
         "passed": not result.failed and all(r.get("passed") is not False for r in result.reports.values()),
         "models": result.reports,
-        "failed": {name: str(problem) for name, problem in result.failed.items()},
+        "failed": {name: _fields(problem) for name, problem in result.failed.items()},
     }
 
 
 def built(result: Result, *, dry_run: bool = False) -> None:
     """The result of build and validate, short, with what to type next."""
     if _mode["json"]:
-        steps = [_step(step) for step in result.steps]
-        print(json.dumps(_finite({**document(result), "steps": steps}), indent=1, ensure_ascii=False))
+        found = {**document(result), "steps": [_step(step) for step in result.steps]}
+        try:
+            result.raise_failed()
+        except RepoBuilderError as problem:
+            found["error"] = _fields(problem)
+        print(json.dumps(_finite(found), indent=1, ensure_ascii=False))
+        _mode["printed"] = True
         return
     if _mode["quiet"]:
         return
@@ -134,7 +150,11 @@ def _report(name: str, report: Mapping[str, Any], suffix: str) -> None:
         _out.print(f"  served by   {server['name']} {server['version']} ({server['kind']}{', ' + who if who else ''})")
         _out.print(f"  against     {report['reference']}", markup=False)
     for output, measured in report.get("outputs", {}).items():
-        what = "equal" if measured["exact"] else f"max abs error {measured['max_abs_error']:.2e}, cosine {measured['cosine']:.8f}"
+        what = (
+            "equal"
+            if measured["exact"]
+            else f"max abs error {measured['max_abs_error']:.2e}, cosine {measured['cosine']:.8f}"
+        )
         _out.print(f"  {output}  {what}", markup=False)
     if report.get("latency_ms"):
         ms = report["latency_ms"]
@@ -211,5 +231,3 @@ def _escape(text: str) -> str:
     from rich.markup import escape
 
     return escape(text)
-
-
