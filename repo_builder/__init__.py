@@ -6,7 +6,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from repo_builder.pipeline import build as build
+    from repo_builder.pipeline import Result
 
 try:
     __version__ = metadata.version("repo-builder")
@@ -16,10 +16,14 @@ except metadata.PackageNotFoundError:  # a source tree that was never installed
 __all__ = ["__version__", "build"]
 
 
-def __getattr__(name: str) -> Any:
-    """``repo_builder.build`` loads the pipeline on first use, so that importing the package stays cheap."""
-    if name == "build":
-        from repo_builder.pipeline import build
+def build(*arguments: Any, **options: Any) -> Result:
+    """Build a repository and prove it: :func:`repo_builder.pipeline.build`, but a model that failed raises.
 
-        return build
-    raise AttributeError(f"module 'repo_builder' has no attribute {name!r}")
+    Raises:
+        RepoBuilderError: the model's own error, or ``SomeModelsFailedError`` when others of the spec were built.
+    """
+    from repo_builder import pipeline
+
+    result = pipeline.build(*arguments, **options)
+    result.raise_failed()
+    return result

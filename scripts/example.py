@@ -9,11 +9,11 @@ from pathlib import Path
 
 import repo_builder
 
-WORDS = "[PAD] [UNK] [CLS] [SEP] a and are big cat dog eat fish hello here is it of on small the there to world".split()
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "and", "cat", "dog", "hello", "here", "is", "small", "the", "world"]
 
 
 def tiny_encoder(folder: Path) -> Path:
-    """A Hugging Face folder: BERT with 16 dimensions, one layer, 23 words and random weights; about 60 kB."""
+    """A Hugging Face folder: BERT with 16 dimensions, one layer, 14 words and random weights; about 60 kB."""
     import torch
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
@@ -45,7 +45,6 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         source = tiny_encoder(Path(temporary) / "tiny_encoder")
         result = repo_builder.build(source, out, task="sentence-embedding", name="tiny_encoder", target="26.08")
-    result.raise_failed()
     for name, report in result.reports.items():
         print(f"{name}: {'proven' if report['passed'] else 'not proven'}")
 

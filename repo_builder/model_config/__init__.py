@@ -14,7 +14,7 @@ Plain fields are what YAML gives: mappings, lists, text, numbers, booleans and n
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from repo_builder.errors import RepositoryError
@@ -27,7 +27,7 @@ from repo_builder.tensors import TensorSpec, dtype
 if TYPE_CHECKING:
     from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-__all__ = ["apply_overrides", "build", "json_schema", "parse", "tensors"]
+__all__ = ["apply_overrides", "build", "json_schema", "parse", "tensors", "without"]
 
 
 def build(fields: Mapping[str, Any]) -> ModelConfig:
@@ -60,3 +60,17 @@ def tensors(config: ModelConfig) -> tuple[tuple[TensorSpec, ...], tuple[TensorSp
         return TensorSpec(tensor.name, dtype(data_type).triton, (*batch, *dims))
 
     return tuple(map(spec, config.input)), tuple(map(spec, config.output))
+
+
+def without(config: ModelConfig, paths: Sequence[str]) -> ModelConfig:
+    """A copy that lacks the fields at these paths, as ``releases.unknown_fields`` writes them (``input[0].optional``)."""
+    copy = type(config)()
+    copy.CopyFrom(config)
+    for path in paths:
+        *parents, last = path.split(".")
+        owner: Any = copy
+        for parent in parents:
+            name, _, index = parent.rstrip("]").partition("[")
+            owner = getattr(owner, name)[int(index)] if index else getattr(owner, name)
+        owner.ClearField(last.partition("[")[0])
+    return copy

@@ -73,7 +73,7 @@ def infer(
     inputs: dict[str, Any] = dict(_array(argument) for argument in tensors)
     if not inputs and not texts:
         raise UsageError("no input was given", expected="--text TEXT or --input NAME=FILE.npy", mend="give one")
-    if "://" in where or not Path(where).exists() and ":" in where:
+    if "://" in where or (":" in where and not Path(where).exists()):
         with client.connect(where) as connection:
             return _send(connection, model, texts, inputs)
     repository = Path(where)
@@ -194,4 +194,3 @@ def _summary(name: str, config: Any) -> dict[str, Any]:
     inputs, outputs = model_config.tensors(config)
     shown = "; ".join(str(t) for t in inputs) + " -> " + "; ".join(str(t) for t in outputs)
     return {"name": name, "dtype": serving.backend(config), "shape": shown}
-

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import repo_builder
-from repo_builder import client, model_config, proof, releases, server, validate
+from repo_builder import client, model_config, proof, releases, render, server, validate
 from repo_builder.errors import RepositoryError
 from repo_builder.repository import manifest
 from repo_builder.repository.layout import Layout
@@ -32,6 +33,8 @@ class Served:
     url: str
     kind: str
     versions: Mapping[str, str]
+    left_out: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """By model: fields of its config that the embedded server cannot parse, left out of what was served."""
 
 
 def prove(
@@ -59,8 +62,11 @@ def serve(
 ) -> Iterator[Served]:
     """A server for a repository: ``embedded``, ``docker``, or the address of one that already reads it."""
     if where == "embedded":
-        with server.start(repository, models=models, onnxruntime=runtime(release), progress=progress) as running:
-            yield Served(running.url, "embedded", running.versions)
+        with (
+            _as_embedded_knows(repository) as (known, left_out),
+            server.start(known, models=models, onnxruntime=runtime(release), progress=progress) as running,
+        ):
+            yield Served(running.url, "embedded", running.versions, left_out)
     elif where == "docker":
         flavour = check_flavour(repository, release)
         with server.docker.start(repository, release.name, flavour, models=models, progress=progress) as running:
@@ -69,6 +75,29 @@ def serve(
         with client.connect(where) as connection:
             connection.wait_ready(models=models)
             yield Served(where, "url", {"tritonserver": connection.server_metadata().version})
+
+
+@contextlib.contextmanager
+def _as_embedded_knows(repository: Path) -> Iterator[tuple[Path, dict[str, list[str]]]]:
+    """The repository itself, or one of links to it whose configs lack the fields that the embedded server refuses."""
+    embedded = releases.embedded()
+    found = configs(repository)
+    unknown = {name: releases.unknown_fields(embedded, config) for name, config in found.items()}
+    left_out = {name: fields for name, fields in unknown.items() if fields}
+    if not left_out:
+        yield repository, {}
+        return
+    with tempfile.TemporaryDirectory(prefix="repo_builder-") as folder:
+        for model in (p for p in repository.iterdir() if p.is_dir()):
+            copy = Path(folder) / model.name
+            copy.mkdir()
+            for entry in model.iterdir():
+                if entry.name != "config.pbtxt" or model.name not in left_out:
+                    (copy / entry.name).symlink_to(entry.resolve())
+            if model.name in left_out:
+                known = model_config.without(found[model.name], left_out[model.name])
+                (copy / "config.pbtxt").write_text(render.render_config(known), encoding="utf-8")
+        yield Path(folder), left_out
 
 
 def report(
@@ -91,18 +120,27 @@ def report(
         "passed": measured.passed,
         "failures": measured.failures(),
         **{k: v for k, v in asdict(measured).items() if k not in ("model", "passed")},
-        "server": {"name": metadata.name, "version": metadata.version, "kind": served.kind, "versions": dict(served.versions)},
-        "backends": dict(backends),
-        "limits": limits(served.kind, release, backends),
+        "server": {
+            "name": metadata.name,
+            "version": metadata.version,
+            "kind": served.kind,
+            "versions": dict(served.versions),
+        },
+        "backends": {m: _who(b, served.kind) for m, b in backends.items()},
+        "limits": limits(served, release, backends),
         "target": release.name,
         "repo_builder": repo_builder.__version__,
         **{k: facts[k] for k in ("task", "engine", "source") if k in facts},
     }
 
 
-def limits(kind: str, release: releases.Release, backends: Mapping[str, str]) -> list[str]:
+def _who(backend: str, kind: str) -> str:
+    return f"{backend} (Python stand-in)" if kind == "embedded" and backend in STAND_INS else backend
+
+
+def limits(served: Served, release: releases.Release, backends: Mapping[str, str]) -> list[str]:
     """What this proof does not show, in words."""
-    if kind != "embedded":
+    if served.kind != "embedded":
         return []
     embedded = releases.embedded()
     said = []
@@ -111,6 +149,11 @@ def limits(kind: str, release: releases.Release, backends: Mapping[str, str]) ->
     stand_ins = sorted({b for b in backends.values() if b in STAND_INS})
     if stand_ins:
         said.append(f"Python stand-ins served for the compiled backends {', '.join(stand_ins)}")
+    for model in sorted(set(served.left_out) & set(backends)):
+        fields = ", ".join(served.left_out[model])
+        said.append(
+            f"{model}: Triton {embedded.name} does not know {fields}; served without, to be proven on the target"
+        )
     return said
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from repo_builder import convert, formats, releases, tasks
 from repo_builder.artifact import Artifact, file_digest, files_digest, tree_files
-from repo_builder.errors import ConversionError, RepoBuilderError
+from repo_builder.errors import ConversionError, RepoBuilderError, SpecError, nearest
 from repo_builder.formats.batch import prove_batch
 from repo_builder.formats.torch_program import TorchProgram
 from repo_builder.repository.plan import Unit
@@ -72,6 +72,7 @@ def make(model: ModelSpec, source: Artifact, release: releases.Release, work: Pa
         now("convert")
         engine = _engine(model, source, program, release, work, lambda what: progress(name, f"convert: {what}"))
         now("plan")
+        _check_axes(model, engine)
         planned = task.models(model, source, engine)
         for one in planned:
             releases.check_config(one.config, release)
@@ -79,7 +80,7 @@ def make(model: ModelSpec, source: Artifact, release: releases.Release, work: Pa
         proof = task.proof(model, source, engine, program)
     except RepoBuilderError as error:
         raise error.at(stage=stage, model=name) from error.__cause__
-    except Exception as error:  # noqa: BLE001: whatever a framework raises concerns this model alone
+    except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ConversionError(
             f"the source model failed with {type(error).__name__}: {reason}",
@@ -127,6 +128,17 @@ def _engine(
     return prove_batch(engine, runtime.run)
 
 
+def _check_axes(model: ModelSpec, engine: Artifact) -> None:
+    axes = sorted({d for t in engine.inputs for d in t.shape if isinstance(d, str)})
+    for axis in model.shapes:
+        if axis not in axes:
+            raise SpecError(
+                f"shapes: the model has no dynamic axis {axis!r}{nearest(axis, axes)}",
+                expected="one of " + (", ".join(axes) or "none: every axis is static"),
+                mend="correct the name in the spec",
+            )
+
+
 def _sample_files(model: ModelSpec) -> list[str]:
     texts = [model.samples.texts] if isinstance(model.samples.texts, str) else []
     return [p for p in (*texts, *model.samples.arrays) if Path(p).is_file()]
@@ -137,4 +149,3 @@ def _version(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
-

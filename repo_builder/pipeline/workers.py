@@ -23,7 +23,12 @@ _queue: Any = None
 
 
 def make_all(
-    steps: Sequence[Step], target: Release, work: Path, jobs: int, progress: Progress, failed: dict[str, RepoBuilderError]
+    steps: Sequence[Step],
+    target: Release,
+    work: Path,
+    jobs: int,
+    progress: Progress,
+    failed: dict[str, RepoBuilderError],
 ) -> list[Unit]:
     """The units of all steps that succeed, in the order of ``steps``; errors go into ``failed`` by model."""
 

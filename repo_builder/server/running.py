@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
+from repo_builder.errors import ServerStartError
+
 
 @dataclass(frozen=True)
 class Ports:
@@ -52,6 +54,16 @@ class RunningServer:
     def alive(self) -> bool:
         """Whether the server still runs."""
         return self._keeper.poll() is None
+
+    def wait(self) -> None:
+        """Return when the server ends by itself.
+
+        Raises:
+            ServerStartError: it ended although nobody stopped it; with its last log lines.
+        """
+        code = self._keeper.wait()
+        if code and not self._stopped:
+            raise ServerStartError(f"the server ended with exit code {code}:\n{self.log_tail()}", stage="serve")
 
     def stop(self) -> None:
         """SIGTERM, wait, then SIGKILL for all of its processes. Calling it again does nothing."""

@@ -13,7 +13,6 @@ from repo_builder.proof import Proof
 from repo_builder.spec import ModelSpec
 
 
-
 class Task(Protocol):
     """A module of this package."""
 
@@ -74,4 +73,3 @@ def choose(model: ModelSpec, source: Artifact) -> tuple[Task, str]:
             mend="choose the task 'tensors', or give the Hugging Face folder",
         )
     return task, why
-

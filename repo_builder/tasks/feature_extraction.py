@@ -19,7 +19,7 @@ OUTPUT, MASK = "LAST_HIDDEN_STATE", "ATTENTION_MASK"
 _HIDDEN = "last_hidden_state"
 
 
-def head(source: Artifact, model: ModelSpec) -> TorchProgram:  # noqa: ARG001
+def head(source: Artifact, model: ModelSpec) -> TorchProgram:
     program = huggingface.load(source)
     import torch
 
@@ -38,7 +38,7 @@ def models(model: ModelSpec, source: Artifact, engine: Artifact) -> tuple[Planne
     return text.text_ensemble(model, source, engine, {OUTPUT: _HIDDEN}, {MASK: "attention_mask"})
 
 
-def proof(model: ModelSpec, source: Artifact, engine: Artifact, program: TorchProgram | None) -> Proof:  # noqa: ARG001
+def proof(model: ModelSpec, source: Artifact, engine: Artifact, program: TorchProgram | None) -> Proof:
     """Each text alone through the source's own tokenizer and transformers' AutoModel."""
     import torch
     import transformers
@@ -46,7 +46,7 @@ def proof(model: ModelSpec, source: Artifact, engine: Artifact, program: TorchPr
     folder = source.path / str(source.facts.get("transformer", ""))
     encoder = transformers.AutoModel.from_pretrained(folder, local_files_only=True, dtype=torch.float32).eval()
     texts = text.samples(model)
-    encoded = tokenizer.encode(tokenizer.settings(source.path), source.path, texts)
+    encoded = tokenizer.encode(tokenizer.settings(source.path, max_length=text.longest(model)), source.path, texts)
     cases = []
     for row, sample in enumerate(texts):
         real = encoded["attention_mask"][row] == 1

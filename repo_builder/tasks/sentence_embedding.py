@@ -22,7 +22,7 @@ _EMBEDDING = "sentence_embedding"
 _TOLERANCE = Tolerance(1e-5, cosine=0.99999)
 
 
-def head(source: Artifact, model: ModelSpec) -> TorchProgram:  # noqa: ARG001
+def head(source: Artifact, model: ModelSpec) -> TorchProgram:
     """The encoder, then the source's own further modules (Pooling, Dense, Normalize), as one module."""
     pipeline = _sentence_transformer(source)
     import torch
@@ -49,12 +49,14 @@ def models(model: ModelSpec, source: Artifact, engine: Artifact) -> tuple[Planne
     return text.text_ensemble(model, source, engine, {OUTPUT: _EMBEDDING}, {})
 
 
-def proof(model: ModelSpec, source: Artifact, engine: Artifact, program: TorchProgram | None) -> Proof:  # noqa: ARG001
+def proof(model: ModelSpec, source: Artifact, engine: Artifact, program: TorchProgram | None) -> Proof:
     """Each text alone through ``SentenceTransformer.encode``: the source's own tokenizer, pooling, normalisation."""
     pipeline = _sentence_transformer(source)
     import sentence_transformers
     import torch
 
+    if limit := text.longest(model):
+        pipeline.max_seq_length = limit
     cases = tuple(
         Case(text.text_input(sample), {OUTPUT: pipeline.encode([sample], batch_size=1, show_progress_bar=False)})
         for sample in text.samples(model)

@@ -44,6 +44,12 @@ def samples(model: ModelSpec) -> list[str]:
     return texts
 
 
+def longest(model: ModelSpec) -> int | None:
+    """The asked limit of tokens per text (``shapes: {sequence: {max: ...}}``); None leaves the source's own."""
+    asked = model.shapes.get("sequence")
+    return asked.max if asked else None
+
+
 def text_input(text: str) -> dict[str, np.ndarray[Any, Any]]:
     """One request: TEXT, BYTES of shape [1, 1]."""
     return {TEXT: np.array([[text.encode("utf-8")]], dtype=object)}
@@ -61,9 +67,8 @@ def text_ensemble(
     name = model.public_name
     encoder = engine_model(f"{name}_encoder", model, engine)
     size = encoder.config.max_batch_size
-    pieces = tokenizer.model(
-        f"{name}_tokenizer", source.folder, engine.inputs, tokenizer.settings(source.folder), max_batch_size=size
-    )
+    settings = tokenizer.settings(source.path, max_length=longest(model))
+    pieces = tokenizer.model(f"{name}_tokenizer", source.path, engine.inputs, settings, max_batch_size=size)
     tokens = {t.name: t.name for t in engine.inputs}
     tensors = {t.name: t for t in (*engine.inputs, *engine.outputs)}
     public = {**outputs, **extra}

