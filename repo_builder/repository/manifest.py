@@ -58,10 +58,6 @@ class UnitRecord:
     proof: str | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
 
-    def files_of(self, model: str) -> dict[str, FileRecord]:
-        """The files of one owned model, by path relative to its folder."""
-        return {p.removeprefix(f"{model}/"): r for p, r in self.files.items() if p.startswith(f"{model}/")}
-
 
 @dataclass(frozen=True)
 class Manifest:
@@ -72,9 +68,6 @@ class Manifest:
     def owner(self, model: str) -> str | None:
         """The unit that owns a model folder."""
         return next((name for name, unit in self.units.items() if model in unit.models), None)
-
-    def models(self) -> set[str]:
-        return {model for unit in self.units.values() for model in unit.models}
 
     def files(self) -> dict[str, FileRecord]:
         return {path: file for unit in self.units.values() for path, file in unit.files.items()}
