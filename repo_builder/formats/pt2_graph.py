@@ -113,6 +113,8 @@ class Graph:
 
 def _expression(text: str, names: set[str], *, guard: bool = False) -> bool:
     """Whether a text is arithmetic over known names; in a guard also subscripts and sizes of the inputs ``L``."""
+    if not text.isprintable() or "#" in text or "\\" in text:
+        return False
     try:
         tree = ast.parse(text, mode="eval")
     except (SyntaxError, ValueError, RecursionError, MemoryError):

@@ -29,7 +29,7 @@ def test_each_source_is_told_by_its_name(tmp_path: Path) -> None:
 def test_every_listed_format_offers_the_contract() -> None:
     for name in formats.FORMATS:
         module = formats.get(name)
-        assert module.NAME == name
+        assert name == module.NAME
         assert module.TAKES
         assert callable(module.matches)
         assert callable(module.describe)

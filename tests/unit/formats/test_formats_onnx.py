@@ -124,7 +124,7 @@ def test_an_output_without_a_shape_is_inferred_or_refused(tmp_path: Path) -> Non
     assert format_onnx.describe(tmp_path / "m.onnx").outputs[0].shape == ("batch", 3)
     model.graph.input[0].type.tensor_type.ClearField("shape")
     onnx.save(model, str(tmp_path / "m.onnx"))
-    with pytest.raises(SignatureError, match="'x' of m.onnx has no shape"):
+    with pytest.raises(SignatureError, match=r"'x' of m.onnx has no shape"):
         format_onnx.describe(tmp_path / "m.onnx")
 
 
@@ -148,7 +148,7 @@ def test_files_that_are_not_onnx(tmp_path: Path, content: bytes) -> None:
 
 
 def test_a_size_of_zero_is_refused_and_a_giant_one_is_not_allocated(tmp_path: Path) -> None:
-    with pytest.raises(SignatureError, match="axis 1 of 'x' in m.onnx has size 0"):
+    with pytest.raises(SignatureError, match=r"axis 1 of 'x' in m.onnx has size 0"):
         format_onnx.describe(_identity(tmp_path / "m.onnx", FLOAT, ["n", 0]))
     artifact = format_onnx.describe(_identity(tmp_path / "m.onnx", FLOAT, ["n", 1 << 40]))
     assert artifact.inputs[0].shape == ("n", 1 << 40)
@@ -213,7 +213,7 @@ def test_external_data_that_is_missing_truncated_a_pointer_or_a_link(tmp_path: P
     with pytest.raises(SourceCorruptError, match="git lfs pull"):
         format_onnx.describe(path)
     data.unlink()
-    with pytest.raises(SourceMissingError, match="which tensor 'w' of m.onnx names"):
+    with pytest.raises(SourceMissingError, match=r"which tensor 'w' of m.onnx names"):
         format_onnx.describe(path)
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "w").write_bytes(whole)
@@ -233,7 +233,7 @@ def test_external_data_of_a_subgraph_is_found(tmp_path: Path) -> None:
     node = helper.make_node("If", ["x"], ["y"], then_branch=branch, else_branch=branch)
     model = models.onnx_model([("x", TensorProto.BOOL, [1])], [("y", FLOAT, [1])], [node])
     (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
-    with pytest.raises(PathEscapeError, match="tensor 'c' of m.onnx names the file '../c'"):
+    with pytest.raises(PathEscapeError, match=r"tensor 'c' of m.onnx names the file '../c'"):
         format_onnx.describe(tmp_path / "m.onnx")
 
 
