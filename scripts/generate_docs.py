@@ -31,7 +31,10 @@ def spec_keys() -> str:
         name, place = _definition(value, key)
         if name and name != "ModelConfig":
             sections[place] = whole["$defs"][name]
-    return "\n\n".join(f"### {place}\n\n{one['description']}\n\n{_keys(one)}" for place, one in sections.items())
+    abouts = {name: one.get("description", "") for name, one in whole["$defs"].items()}
+    return "\n\n".join(
+        f"### {place}\n\n{one['description']}\n\n{_keys(one, abouts)}" for place, one in sections.items()
+    )
 
 
 def _definition(value: Mapping[str, Any], key: str) -> tuple[str, str]:
@@ -44,11 +47,12 @@ def _definition(value: Mapping[str, Any], key: str) -> tuple[str, str]:
     return next(((f["$ref"].rsplit("/", 1)[1], place) for f, place in forms if "$ref" in f), ("", ""))
 
 
-def _keys(definition: Mapping[str, Any]) -> str:
+def _keys(definition: Mapping[str, Any], abouts: Mapping[str, str]) -> str:
     rows = ["| key | type | default | what |", "| --- | --- | --- | --- |"]
     for key, value in definition["properties"].items():
         default = "required" if key in definition.get("required", ()) else _default(value)
-        rows.append(f"| `{key}` | {_type(value)} | {default} | {_cell(value.get('description', ''))} |")
+        about = value.get("description") or abouts.get(value.get("$ref", "").rsplit("/", 1)[-1], "")
+        rows.append(f"| `{key}` | {_type(value)} | {default} | {_cell(about)} |")
     return "\n".join(rows)
 
 
