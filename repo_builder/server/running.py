@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from repo_builder.errors import ServerStartError
+from repo_builder.errors import ServerUnavailableError
+from repo_builder.server import logs
 
 
 @dataclass(frozen=True)
@@ -56,14 +57,18 @@ class RunningServer:
         return self._keeper.poll() is None
 
     def wait(self) -> None:
-        """Return when the server ends by itself.
+        """Return when the server ends as it was told to.
 
         Raises:
-            ServerStartError: it ended although nobody stopped it; with its last log lines.
+            ServerUnavailableError: it ended by itself; with the last lines of its log.
         """
-        code = self._keeper.wait()
-        if code and not self._stopped:
-            raise ServerStartError(f"the server ended with exit code {code}:\n{self.log_tail()}", stage="serve")
+        if self._keeper.wait() and not self._stopped:
+            raise ServerUnavailableError(
+                f"the server ended by itself; its log says:\n{logs.indent(self.log_tail(12))}",
+                expected="a server that runs until it is stopped",
+                mend=f"mend what the log names, then start it again; the whole log: {self.log_path}",
+                stage="serve",
+            )
 
     def stop(self) -> None:
         """SIGTERM, wait, then SIGKILL for all of its processes. Calling it again does nothing."""

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from repo_builder import server
-from repo_builder.errors import PortInUseError, ServerStartError, SourceMissingError
+from repo_builder.errors import PortInUseError, ServerStartError, ServerUnavailableError, SourceMissingError
 from tests.integration.standins import infer
 
 pytestmark = pytest.mark.server
@@ -178,6 +178,15 @@ def test_a_killed_keeper_takes_the_server_with_it(tmp_path: Path) -> None:
         os.kill(started._keeper.pid, signal.SIGKILL)
         assert ended(processes)
         assert not started.alive()
+
+
+def test_waiting_ends_with_the_server(tmp_path: Path) -> None:
+    log = tmp_path / "server.log"
+    with server.start(write(tmp_path / "models"), log_path=log) as started:
+        os.kill(started.pid, signal.SIGKILL)
+        with pytest.raises(ServerUnavailableError, match="the server ended by itself; its log says:") as failure:
+            started.wait()
+        assert "Started Metrics Service" in str(failure.value)
 
 
 def test_a_broken_model_shows_the_servers_own_lines(tmp_path: Path) -> None:
