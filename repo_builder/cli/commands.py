@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from enum import Enum
 from pathlib import Path
@@ -139,9 +140,10 @@ def serve(
             ports=(grpc_port, http_port, metrics_port),
             progress=lambda said: progress(repository.name, said),
         )
-    with running:
+    with running, contextlib.suppress(KeyboardInterrupt):
         printing.serving(running, repository)
         running.wait()
+    printing.note("stopped")
 
 
 @app.command()
