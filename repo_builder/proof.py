@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -71,13 +72,13 @@ def save(proof: Proof, path: Path) -> None:
     for number, case in enumerate(proof.cases):
         for side, tensors in (("inputs", case.inputs), ("outputs", case.outputs)):
             for name, array in tensors.items():
-                key = f"{number}/{side}/{name}"
                 if array.dtype.kind in "OSU":
                     raw = [v if isinstance(v, bytes) else str(v).encode() for v in array.reshape(-1)]
-                    arrays[f"{key}/bytes"] = np.frombuffer(b"".join(raw), dtype=np.uint8)
-                    arrays[f"{key}/lengths"] = np.array([len(v) for v in raw], dtype=np.int64).reshape(array.shape)
+                    lengths = np.array([len(v) for v in raw], dtype=np.int64).reshape(array.shape)
+                    arrays[f"{number}/{side}-bytes/{name}"] = np.frombuffer(b"".join(raw), dtype=np.uint8)
+                    arrays[f"{number}/{side}-lengths/{name}"] = lengths
                 else:
-                    arrays[key] = array
+                    arrays[f"{number}/{side}/{name}"] = array
     head = {
         "model": proof.model,
         "cases": len(proof.cases),
@@ -110,27 +111,26 @@ def load(path: Path) -> Proof:
                 for name in archive.namelist()
                 if name.endswith(".npy")
             }
-        cases = [Case({}, {}) for _ in range(head["cases"])]
+        cases: list[dict[str, dict[str, np.ndarray[Any, Any]]]] = [
+            {"inputs": {}, "outputs": {}} for _ in range(head["cases"])
+        ]
+        sides = {str(number): case for number, case in enumerate(cases)}
         for key in sorted(arrays):
-            number, side, name = key.split("/", 2)
-            if name.endswith("/bytes"):
-                continue
-            value = arrays[key]
-            if name.endswith("/lengths"):
-                name = name.removesuffix("/lengths")
-                value = _strings(arrays[f"{number}/{side}/{name}/bytes"].tobytes(), value)
-            target = cases[int(number)].inputs if side == "inputs" else cases[int(number)].outputs
-            assert isinstance(target, dict)
-            target[name] = value
+            number, part, name = key.split("/", 2)
+            side, _, kind = part.partition("-")
+            if kind == "lengths":
+                sides[number][side][name] = _strings(arrays[f"{number}/{side}-bytes/{name}"].tobytes(), arrays[key])
+            elif kind != "bytes":
+                sides[number][side][name] = arrays[key]
         return Proof(
             head["model"],
-            tuple(cases),
+            tuple(Case(case["inputs"], case["outputs"]) for case in cases),
             head["batched"],
             {name: Tolerance(**t) for name, t in head["tolerances"].items()},
             head["masks"],
             head["reference"],
         )
-    except (OSError, zipfile.BadZipFile, KeyError, ValueError, IndexError) as error:
+    except (OSError, EOFError, zipfile.BadZipFile, zlib.error, KeyError, ValueError, TypeError) as error:
         raise RepositoryError(
             f"{path} holds no proof ({error})", expected="a proof that build wrote", mend="build the model again"
         ) from error
