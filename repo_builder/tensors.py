@@ -133,7 +133,11 @@ class TensorSpec:
         """The numpy dtype of arrays of this tensor."""
         name = _BY_TRITON[self.dtype].numpy
         if name is None:
-            raise _unsupported(self.dtype, self.name)
+            raise UnsupportedDtypeError(
+                f"tensor '{self.name}' has dtype {self.dtype}, which numpy does not have",
+                expected="a dtype that samples and answers can be held in",
+                mend="cast the tensor to FP32 inside the model",
+            )
         return np.dtype(name)
 
     def __str__(self) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 from repo_builder import client, releases, spec, tasks
 from repo_builder.artifact import Artifact
-from repo_builder.errors import ProofFailedError, RepoBuilderError, SomeModelsFailedError
+from repo_builder.errors import ProofFailedError, RepoBuilderError, RepositoryError, SomeModelsFailedError
 from repo_builder.pipeline import serving, unit, workers
 from repo_builder.pipeline.calls import infer, inspect, serve, validate_all
 from repo_builder.repository import manifest, write
@@ -24,6 +24,8 @@ __all__ = ["Result", "Step", "build", "infer", "inspect", "serve", "validate"]
 
 Progress = Callable[[str, str], None]
 Report = dict[str, Any]
+LOCK_WAIT_S = 1800.0
+"""Seconds that a build waits for another one on the same repository; a build holds it while it converts."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,8 @@ def build(
     release = releases.release(wanted.target) if wanted.target else releases.newest()
     layout = Layout.of(out)
     result = Result(Path(out), release.name)
+    if not dry_run:
+        write.recover(out)
     for model in wanted.models:
         with _collected(result, model.public_name):
             result.steps.append(_step(model, release, layout, verify, new_version))
@@ -119,7 +123,7 @@ def build(
             result.reports[step.model.public_name] = serving.stored_report(layout, step.model.public_name)
     if dry_run or not todo:
         return result
-    with write.transaction(out) as change:
+    with write.transaction(out, wait_s=LOCK_WAIT_S) as change:
         work = layout.build / "work"
         shutil.rmtree(work, ignore_errors=True)
         try:
@@ -171,7 +175,7 @@ def resolve(source: str | Path | Spec, *, target: str | None = None, **fields: A
 def _step(model: ModelSpec, release: releases.Release, layout: Layout, verify: bool, new_version: bool) -> Step:
     source = unit.describe(model)
     task, why = tasks.choose(model, source)
-    key = unit.key(model, source, release)
+    key = unit.key(model, source, release, task.NAME)
     known = not new_version and manifest.unchanged(layout.repository, model.public_name, key)
     proven = bool(known and serving.stored_report(layout, model.public_name).get("passed"))
     return Step(model, source, task.NAME, why, key, known and (proven or not verify))
@@ -200,7 +204,14 @@ def _write(
 ) -> None:
     """Stage, prove, leave out what failed, exchange."""
     while units:
-        staged = change.stage(units, new_version=new_version)
+        try:
+            staged = change.stage(units, new_version=new_version)
+        except RepositoryError as error:
+            if error.model not in [one.name for one in units]:
+                raise
+            result.failed[error.model] = error
+            units = [one for one in units if one.name != error.model]
+            continue
         serving.check_flavour(staged, release)
         if server in serving.STAGED:
             reports = serving.prove(staged, units, release, server, progress)

@@ -36,14 +36,20 @@ def describe(model: ModelSpec) -> Artifact:
     return formats.get(name).describe(path, inputs)
 
 
-def key(model: ModelSpec, source: Artifact, release: releases.Release) -> str:
-    """Digest of all that a build depends on: spec, source, samples, target, this tool's code, versions of packages."""
+def key(model: ModelSpec, source: Artifact, release: releases.Release, task: str) -> str:
+    """Digest of all that a build depends on: spec, source, samples, target, this tool's code, versions of packages.
+
+    Where files lie does not count, and a task that was guessed equals the same task when it is asked for.
+    """
     package = Path(__file__).parent.parent
+    texts = None if isinstance(model.samples.texts, str) else model.samples.texts
     parts = {
-        "spec": json.loads(model.model_dump_json(exclude={"source"})) | {"name": model.public_name},
+        "spec": json.loads(model.model_dump_json(exclude={"source", "samples", "name", "task"})),
+        "name": model.public_name,
+        "task": task,
         "source": source.digest(),
         "format": source.format,
-        "samples": [file_digest(Path(p)) for p in _sample_files(model)],
+        "samples": [model.samples.seed, texts, *(file_digest(Path(p)) for p in _sample_files(model))],
         "target": release.name,
         "code": files_digest(package, [f for f in tree_files(package) if f.endswith((".py", ".json", ".j2"))]),
         "packages": {name: _version(name) for name in _PACKAGES},
@@ -95,7 +101,7 @@ def make(model: ModelSpec, source: Artifact, release: releases.Release, work: Pa
         "engine": {"format": engine.format, "batch": engine.batch, **engine.provenance},
         "target": release.name,
     }
-    return Unit(name, key(model, source, release), planned, proof, facts)
+    return Unit(name, key(model, source, release, task.NAME), planned, proof, facts)
 
 
 def _engine(

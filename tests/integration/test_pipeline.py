@@ -51,7 +51,7 @@ def many(folder: Path) -> tuple[pipeline.Result, Path]:
     models.factory_module(folder / "made.py")
     (folder / "broken.onnx").write_bytes((folder / "linear.onnx").read_bytes()[:60])
     np.savez(folder / "sample.npz", x=np.ones((1, 4), np.float32))
-    signature = "[{name: x, dtype: FP32, shape: [batch, 4]}]"
+    signature = "[{name: %s, dtype: FP32, shape: [batch, 4]}]"
     (folder / "spec.yaml").write_text(
         f"""target: 24.10
 models:
@@ -59,9 +59,9 @@ models:
 - {{source: {plain.name}, name: features, task: feature-extraction, batching: {{max_batch_size: 8}}}}
 - {{source: linear.onnx, samples: {{arrays: [sample.npz]}}, config: {{parameters: {{intra_op_thread_count: 1}}}}}}
 - {{source: static.onnx}}
-- {{source: scripted.pt, inputs: {signature}}}
-- {{source: scripted.pt, name: served_script, engine: torchscript, inputs: {signature}}}
-- {{source: exported.pt2, shapes: {{batch: {{min: 1, opt: 4, max: 6}}}}}}
+- {{source: scripted.pt, inputs: {signature % 'input'}}}
+- {{source: scripted.pt, name: served_script, engine: torchscript, inputs: {signature % 'input'}}}
+- {{source: exported.pt2, inputs: {signature % 'input'}, shapes: {{batch: {{min: 1, opt: 4, max: 6}}}}}}
 - {{source: "made.py:factory"}}
 - {{source: broken.onnx}}
 """,
@@ -147,11 +147,10 @@ def test_validate_fails_when_the_weights_change(many: tuple[pipeline.Result, Pat
 
     shutil.copytree(many[1], tmp_path / "r")
     shutil.copytree(f"{many[1]}.build", tmp_path / "r.build")
-    (tmp_path / "r" / "linear" / "1" / "linear.onnx").unlink()
-    (tmp_path / "r" / "linear" / "1" / "linear.onnx.data").unlink()
-    other = models.linear_onnx(tmp_path / "linear.onnx", external=True, seed=5)
-    for file in (other, tmp_path / "linear.onnx.data"):
-        shutil.copy(file, tmp_path / "r" / "linear" / "1" / file.name)
+    models.linear_onnx(tmp_path / "linear.onnx", external=True, seed=5)
+    for file, name in (("linear.onnx", "model.onnx"), ("linear.onnx.data", "linear.onnx.data")):
+        (tmp_path / "r" / "linear" / "1" / name).unlink()
+        shutil.copy(tmp_path / file, tmp_path / "r" / "linear" / "1" / name)
     result = pipeline.validate(tmp_path / "r")
     assert set(result.failed) == {"linear"}
     assert isinstance(result.failed["linear"], ProofFailedError)
