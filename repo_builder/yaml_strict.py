@@ -30,14 +30,16 @@ class Number(float):
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.2's core schema on PyYAML's parser; aliases are refused (they can grow without bound)."""
+    """YAML 1.2's core schema on PyYAML's parser, without aliases (they can grow without bound) and tags."""
 
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.events.AliasEvent):
-            event: Any = self.peek_event()  # type: ignore[no-untyped-call]
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
+        if isinstance(event, yaml.events.AliasEvent):
             raise yaml.MarkedYAMLError(problem="aliases (*name) are not taken here", problem_mark=event.start_mark)
+        if getattr(event, "tag", None) is not None:
+            raise yaml.MarkedYAMLError(problem=f"tags ({event.tag}) are not taken here", problem_mark=event.start_mark)
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: Any, deep: bool = True) -> dict[Any, Any]:
@@ -73,7 +75,12 @@ def _float(loader: _Loader, node: Any) -> float:
 
 def _int(loader: _Loader, node: Any) -> int:
     text = loader.construct_scalar(node)
-    return int(text, 0) if text.startswith(("0x", "0o")) else int(text, 10)
+    try:
+        return int(text, 0) if text.startswith(("0x", "0o")) else int(text, 10)
+    except ValueError as error:
+        raise yaml.MarkedYAMLError(
+            problem=f"{text[:20]}... has too many digits", problem_mark=node.start_mark
+        ) from error
 
 
 _Loader.add_constructor("tag:yaml.org,2002:float", _float)
