@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 
 import repo_builder
+import repo_builder.pipeline
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "and", "cat", "dog", "hello", "here", "is", "small", "the", "world"]
 
@@ -40,11 +41,16 @@ def tiny_encoder(folder: Path) -> Path:
     return folder
 
 
+def build(source: Path, out: Path, *, verify: bool = True) -> repo_builder.pipeline.Result:
+    return repo_builder.build(
+        source, out, task="sentence-embedding", name="tiny_encoder", target="26.08", verify=verify
+    )
+
+
 def main() -> None:
     out = Path(sys.argv[1] if len(sys.argv) > 1 else "model_repository")
     with tempfile.TemporaryDirectory() as temporary:
-        source = tiny_encoder(Path(temporary) / "tiny_encoder")
-        result = repo_builder.build(source, out, task="sentence-embedding", name="tiny_encoder", target="26.08")
+        result = build(tiny_encoder(Path(temporary) / "tiny_encoder"), out)
     for name, report in result.reports.items():
         print(f"{name}: {'proven' if report['passed'] else 'not proven'}")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from repo_builder.errors import RepoBuilderError, SourceMissingError
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _out = Console(highlight=False, soft_wrap=True)
 _err = Console(stderr=True, highlight=False, soft_wrap=True)
+_STAGES = ("load", "convert", "plan", "reference", "serve", "prove", "write")
 _mode = {"json": False, "quiet": False, "printed": False}
 
 
@@ -48,7 +49,7 @@ def note(text: str) -> None:
 
 @contextlib.contextmanager
 def progress() -> Iterator[Callable[[str, str], None]]:
-    """A line per model with what is being done to it; on a terminal a spinner, elsewhere plain lines."""
+    """A line per model with what is being done to it; on a terminal a bar over the stages, elsewhere plain lines."""
     if _mode["quiet"] or _mode["json"]:
         yield lambda _model, _what: None
         return
@@ -66,6 +67,7 @@ def progress() -> Iterator[Callable[[str, str], None]]:
     columns = (
         SpinnerColumn(),
         TextColumn("{task.fields[model]}"),
+        BarColumn(bar_width=len(_STAGES) * 2),
         TextColumn("{task.description}"),
         TimeElapsedColumn(),
     )
@@ -74,8 +76,10 @@ def progress() -> Iterator[Callable[[str, str], None]]:
 
         def live(model: str, what: str) -> None:
             if model not in rows:
-                rows[model] = bars.add_task(what, total=None, model=model)
-            bars.update(rows[model], description=_escape(what))
+                rows[model] = bars.add_task(what, total=len(_STAGES), model=model)
+            stage = what.split(":")[0]
+            done = _STAGES.index(stage) if stage in _STAGES else None
+            bars.update(rows[model], description=_escape(what), completed=done)
 
         yield live
 

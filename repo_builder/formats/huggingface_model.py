@@ -49,7 +49,7 @@ def _pretrained(auto: Any, artifact: Artifact) -> Any:
     }
     folder = artifact.path / str(artifact.facts.get("transformer", ""))
     try:
-        with _quiet():
+        with quiet():
             model, info = auto.from_pretrained(folder, **options)
             missing = sorted(info["missing_keys"])
             if missing and all(key.startswith("pooler.") for key in missing):
@@ -72,7 +72,7 @@ def _pretrained(auto: Any, artifact: Artifact) -> Any:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """transformers without its progress bar and load report; its settings come back afterwards."""
     from transformers.utils import logging
 

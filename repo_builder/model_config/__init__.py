@@ -63,7 +63,7 @@ def tensors(config: ModelConfig) -> tuple[tuple[TensorSpec, ...], tuple[TensorSp
 
 
 def without(config: ModelConfig, paths: Sequence[str]) -> ModelConfig:
-    """A copy that lacks the fields at these paths, as ``releases.unknown_fields`` writes them (``input[0].optional``)."""
+    """A copy without the fields at these paths, as ``releases.unknown_fields`` names them (``input[0].optional``)."""
     copy = type(config)()
     copy.CopyFrom(config)
     for path in paths:

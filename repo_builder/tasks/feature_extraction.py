@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from repo_builder.artifact import Artifact
-from repo_builder.formats import huggingface
+from repo_builder.formats import huggingface, huggingface_model
 from repo_builder.formats.torch_program import TorchProgram
 from repo_builder.planned import PlannedModel
 from repo_builder.proof import Case, Proof, Tolerance
@@ -44,7 +44,8 @@ def proof(model: ModelSpec, source: Artifact, engine: Artifact, program: TorchPr
     import transformers
 
     folder = source.path / str(source.facts.get("transformer", ""))
-    encoder = transformers.AutoModel.from_pretrained(folder, local_files_only=True, dtype=torch.float32).eval()
+    with huggingface_model.quiet():
+        encoder = transformers.AutoModel.from_pretrained(folder, local_files_only=True, dtype=torch.float32).eval()
     texts = text.samples(model)
     encoded = tokenizer.encode(tokenizer.settings(source.path, max_length=text.longest(model)), source.path, texts)
     cases = []

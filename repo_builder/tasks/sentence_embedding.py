@@ -7,7 +7,7 @@ from typing import Any
 
 from repo_builder.artifact import Artifact
 from repo_builder.errors import MissingDependencyError
-from repo_builder.formats import huggingface
+from repo_builder.formats import huggingface, huggingface_model
 from repo_builder.formats.torch_program import TorchProgram
 from repo_builder.planned import PlannedModel
 from repo_builder.proof import Case, Proof, Tolerance
@@ -80,10 +80,11 @@ def _sentence_transformer(source: Artifact) -> Any:
             f"the task {NAME} needs the package {error.name}", mend="pip install 'repo-builder[huggingface]'"
         ) from error
     logging.getLogger("sentence_transformers").setLevel(logging.ERROR)
-    return sentence_transformers.SentenceTransformer(
-        str(source.path),
-        device="cpu",
-        local_files_only=True,
-        trust_remote_code=bool(source.facts.get("trust_remote_code")),
-        model_kwargs={"dtype": torch.float32},
-    ).eval()
+    with huggingface_model.quiet():
+        return sentence_transformers.SentenceTransformer(
+            str(source.path),
+            device="cpu",
+            local_files_only=True,
+            trust_remote_code=bool(source.facts.get("trust_remote_code")),
+            model_kwargs={"dtype": torch.float32},
+        ).eval()
