@@ -19,15 +19,27 @@ def locked(path: Path, wait_s: float) -> Iterator[None]:
     """Hold an exclusive ``flock`` on ``path``; the kernel drops it when the process ends, however it ends.
 
     Args:
-        path: the lock file; it stays, because removing it would let two builds hold two files of one name.
+        path: the lock file. Its holder may remove it: who waited for it then takes the next file of that name.
         wait_s: seconds to wait for another build.
 
     Raises:
         RepositoryLockedError: another process still holds it; the message names its id.
+        FileNotFoundError: there is no folder for it, or the holder removed it.
     """
+    end = time.monotonic() + wait_s
+    while True:
+        with _held(path, end, wait_s) as handle:
+            if _is(path, handle):
+                os.ftruncate(handle, 0)
+                os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
+                yield
+                return
+
+
+@contextlib.contextmanager
+def _held(path: Path, end: float, wait_s: float) -> Iterator[int]:
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
-        end = time.monotonic() + wait_s
         while not _take(handle):
             if time.monotonic() >= end:
                 holder = os.pread(handle, 32, 0).decode(errors="replace").strip()
@@ -38,14 +50,20 @@ def locked(path: Path, wait_s: float) -> Iterator[None]:
                     mend="wait until it has ended, or end it, then build again",
                 )
             time.sleep(STEP_S)
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
         try:
-            yield
+            yield handle
         finally:
             fcntl.flock(handle, fcntl.LOCK_UN)
     finally:
         os.close(handle)
+
+
+def _is(path: Path, handle: int) -> bool:
+    """Whether ``path`` still names the open file."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(handle))
+    except FileNotFoundError:
+        return False
 
 
 def _take(handle: int) -> bool:

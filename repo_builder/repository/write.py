@@ -44,13 +44,9 @@ def transaction(repository: Path | str, *, wait_s: float = WAIT_S) -> Iterator[T
     """
     layout = Layout.of(repository)
     _check_not_inside(layout)
-    with explained(layout):
-        if not layout.build.is_dir():
-            layout.build.mkdir(parents=True)
-            layout.build.chmod(tree.FOLDER_MODE)
     with contextlib.ExitStack() as held:
         with explained(layout):
-            held.enter_context(locked(layout.lock, wait_s))
+            held.enter_context(_held(layout, wait_s))
             exchange.recover(layout)
         change = Transaction(layout, manifests.read(layout.manifest))
         try:
@@ -63,7 +59,7 @@ def recover(repository: Path | str, *, wait_s: float = WAIT_S) -> None:
     """Finish or undo what a killed build left. Raises as :func:`transaction`."""
     layout = Layout.of(repository)
     if layout.staging.exists():
-        with explained(layout), locked(layout.lock, wait_s):
+        with explained(layout), _held(layout, wait_s):
             exchange.recover(layout)
 
 
@@ -224,6 +220,31 @@ def _write_unit(layout: Layout, plan: Plan) -> UnitRecord:
         digest = file_digest(target)
     models = tuple(sorted(model.name for model in unit.models))
     return UnitRecord(unit.key, models, plan.version, files, digest, dict(unit.facts))
+
+
+@contextlib.contextmanager
+def _held(layout: Layout, wait_s: float) -> Iterator[None]:
+    """The lock, in a folder that is made for it and goes with it when the build leaves nothing else there."""
+    with contextlib.ExitStack() as held:
+        while True:
+            try:
+                if not layout.build.is_dir():
+                    layout.build.mkdir(parents=True, exist_ok=True)
+                    layout.build.chmod(tree.FOLDER_MODE)
+                held.enter_context(locked(layout.lock, wait_s))
+                break
+            except FileNotFoundError:  # the build that was waited for left nothing and removed the folder
+                if not layout.build.parent.is_dir():
+                    raise
+        held.callback(_remove_empty, layout)
+        yield
+
+
+def _remove_empty(layout: Layout) -> None:
+    if tree.entries(layout.build) == [layout.lock.name]:
+        layout.lock.unlink()
+        with contextlib.suppress(OSError):
+            layout.build.rmdir()
 
 
 def _check_not_inside(layout: Layout) -> None:

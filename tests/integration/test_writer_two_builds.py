@@ -98,3 +98,24 @@ def test_lock_of_a_killed_build_is_free(tmp_path: Path) -> None:
         t.commit()
     assert manifest.unchanged(repository, "ours", "o")
     assert not (repository / "theirs").exists()
+
+
+def test_builds_that_leave_nothing_leave_no_folder_and_never_hold_the_repository_at_once(tmp_path: Path) -> None:
+    """Each process appends to a file while it holds the lock, in two steps that would show another one between."""
+    script = """
+        import time
+        for _ in range(40):
+            with write.transaction(R, wait_s=60):
+                with open(R.parent / "log", "a") as log:
+                    log.write("(")
+                    log.flush()
+                    time.sleep(0.002)
+                    log.write(")")
+        print("done", flush=True)
+        sys.stdin.readline()
+    """
+    repository = tmp_path / "models"
+    with _other(repository, script) as one, _other(repository, script) as two, _other(repository, script) as three:
+        assert [process.stdout.readline() for process in (one, two, three)] == ["done\n"] * 3
+    assert (tmp_path / "log").read_text() == "()" * 120
+    assert [path.name for path in tmp_path.iterdir()] == ["log"]
