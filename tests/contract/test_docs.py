@@ -117,6 +117,7 @@ class Desk:
         process = subprocess.Popen(
             ["bash", "-c", self.text(code)],
             cwd=self.folder, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )  # fmt: skip
         try:
             while not answers(f"http://127.0.0.1:{self.ports['8000']}/v2/health/ready"):
@@ -125,8 +126,11 @@ class Desk:
             yield
         finally:
             process.send_signal(signal.SIGINT)
-            said = process.communicate(timeout=60)[0]
-        assert process.returncode in (0, 130), said
+            try:
+                said = process.communicate(timeout=60)[0]
+            finally:
+                process.kill()
+        assert process.returncode == 0, said
 
 
 def answers(url: str) -> bool:
