@@ -29,10 +29,10 @@ demo: $(VENV)/ready
 	@$(BIN)/python scripts/demo.py $(DEMO)
 
 test: $(VENV)/ready
-	$(BIN)/python -m pytest -m "not slow and not gpu" $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not gpu" $(ARGS)
 
 test-slow: $(VENV)/ready
-	$(BIN)/python -m pytest -m "slow" $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow $(ARGS)
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check .

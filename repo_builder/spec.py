@@ -246,6 +246,10 @@ def json_schema(config_schema: Mapping[str, Any]) -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "repo_builder spec", **schema}
 
 
+_FILES = (".onnx", ".pt", ".pt2", ".pth", ".py")
+"""Suffixes of files; a hub id may have a dot too (``BAAI/bge-small-en-v1.5``)."""
+
+
 def _anchored(data: Any, folder: Path) -> Any:
     """Relative sources and sample files, from the folder of the spec."""
     if not isinstance(data, dict) or not isinstance(data.get("models"), list):
@@ -255,7 +259,7 @@ def _anchored(data: Any, folder: Path) -> Any:
         source = model.get("source")
         if isinstance(source, str) and not Path(source).is_absolute():
             there = (folder / source.partition(".py:")[0]).with_suffix(".py") if ".py:" in source else folder / source
-            if there.exists() or source.startswith(".") or Path(source).suffix:
+            if there.exists() or source.startswith(".") or Path(source.partition(":")[0]).suffix in _FILES:
                 model["source"] = str(folder / source)
         samples = model.get("samples")
         if isinstance(samples, dict):

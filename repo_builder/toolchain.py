@@ -217,6 +217,9 @@ def _make(
     log.unlink(missing_ok=True)
     progress(f"making the environment {home.name}")
     _run([python.executable, "-I", "-m", "venv", home], log, f"the environment {home.name} could not be made")
+    ours = Path(sys.prefix) / "pip.conf"
+    if ours.is_file():  # the indexes of the environment that runs us, PyTorch's CPU wheels say, hold there too
+        shutil.copy(ours, home / "pip.conf")
     pip: list[str | Path] = [home / "bin" / "python", "-I", "-m", "pip", "install", "--no-input"]
     pip += ["--disable-pip-version-check", "--only-binary=:all:"]
     for option, wanted in (("--no-deps", alone), ("--upgrade-strategy=only-if-needed", requirements)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+import time
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 
@@ -15,6 +16,9 @@ from repo_builder.client.shared_region import Layout, Region
 from repo_builder.client.transport import Budget, late
 from repo_builder.client.wire import Array
 from repo_builder.errors import InferenceError
+
+RELEASE_S = 10.0
+"""Seconds that a server may take to let go of a region after its answer."""
 
 
 class SharedCalls:
@@ -74,10 +78,22 @@ class SharedCalls:
                 response = self._connection.call("ModelInfer", request, endless, metadata.name)
                 return shared_region.read(region, layout, response)
             finally:
-                unregister = self._connection.pb.SystemSharedMemoryUnregisterRequest(name=region.name)
-                self._connection.call("SystemSharedMemoryUnregister", unregister, self._connection.budget())
+                self._unregister(region)
         finally:
             region.unlink()
+
+    def _unregister(self, region: Region) -> None:
+        """Server 2.51 may still hold a region for a moment after it has answered ("it is currently in use")."""
+        request = self._connection.pb.SystemSharedMemoryUnregisterRequest(name=region.name)
+        budget = self._connection.budget(RELEASE_S)
+        while True:
+            try:
+                self._connection.call("SystemSharedMemoryUnregister", request, budget)
+                return
+            except InferenceError as error:
+                if "in use" not in error.found or budget.remaining() == 0.0:
+                    raise
+            time.sleep(0.02)
 
     def _register(self, region: Region, model: str) -> None:
         request = self._connection.pb.SystemSharedMemoryRegisterRequest(

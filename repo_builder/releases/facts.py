@@ -182,7 +182,7 @@ def _nearest_release(name: str) -> str:
     year, month = int(numbers[0]) % 100, int(numbers[1])
     found = min(names(), key=lambda n: abs((order(n)[0] - year) * 12 + order(n)[1] - month))
     if numbers[1] == "1" and f"{year}.10" in names():
-        return f"{found} or {year}.10 (in YAML it needs quotes: '{year}.10')"
+        return f"{found} or {year}.10"
     return found
 
 

@@ -193,3 +193,14 @@ def test_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for unset in (lambda: monkeypatch.delenv("HOME"), lambda: monkeypatch.setenv("HOME", "")):
         unset()
         assert toolchain.cache_root() == Path(pwd.getpwuid(os.getuid()).pw_dir) / ".cache" / "repo_builder"
+
+
+def test_takes_the_indexes_of_the_environment_that_runs_us(
+    cache: Path, index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "ours").mkdir()
+    (tmp_path / "ours" / "pip.conf").write_text("[global]\ntimeout = 77\n", encoding="utf-8")
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / "ours"))
+    python = toolchain.ensure("tiny", ["tiny-thing==1.0"], interpreter=HERE)
+    asked = [str(python), "-m", "pip", "config", "list"]
+    assert "global.timeout='77'" in subprocess.run(asked, capture_output=True, text=True, check=True).stdout
