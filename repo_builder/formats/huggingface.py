@@ -20,7 +20,8 @@ NAME = "huggingface"
 TAKES = "a Hugging Face folder (config.json with weights) or hub id (org/name)"
 _TOKENIZER_FILES = (
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.txt"),
-    *("vocab.json", "merges.txt", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model", "chat_template.jinja"),
+    *("vocab.json", "merges.txt", "*.model", "*.spm", "*.tiktoken", "tekken.json", "chat_template.jinja"),
+    "sentence_*_config.json",
 )
 _CONFIG_FACTS = (
     *("architectures", "model_type", "hidden_size", "max_position_embeddings", "vocab_size", "type_vocab_size"),
@@ -65,7 +66,7 @@ def describe(path: Path, inputs: Sequence[TensorSpec] = (), *, trust_remote_code
         _refuse_code(config, home / "config.json")
         _refuse_code(tokenizer, tokenizer_file)
     weights = safetensors_weights.find(home)
-    own = ["config.json", *weights.files, *(n for n in _TOKENIZER_FILES if (home / n).exists())]
+    own = ["config.json", *weights.files, *(p.name for n in _TOKENIZER_FILES for p in home.glob(n))]
     if trust_remote_code:
         own += [p.name for p in home.glob("*.py")]
     for name in own:

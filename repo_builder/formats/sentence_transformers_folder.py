@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from repo_builder.artifact import tree_files
 from repo_builder.errors import SourceCorruptError, UnsafeSourceError
 from repo_builder.formats import safetensors_weights, source_file
 
@@ -79,8 +80,11 @@ def _module(folder: Path, entry: dict[str, Any]) -> tuple[dict[str, Any], list[s
     if kind != "Transformer" and (home / "config.json").exists():
         config = source_file.read_json(home / "config.json")
         files.append((home / "config.json").relative_to(folder).as_posix())
+    if kind != "Transformer" and home.is_dir() and home.resolve() != folder.resolve():
+        owned = [home / name for name in tree_files(home)]
+        files += [file.relative_to(folder).as_posix() for file in owned if file.is_file()]
     if kind == "Dense":
-        files += [(home / name).relative_to(folder).as_posix() for name in safetensors_weights.find(home).files]
+        safetensors_weights.find(home)
     return {"kind": kind, "type": entry["type"], "path": path, "config": config}, files
 
 

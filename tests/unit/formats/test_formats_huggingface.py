@@ -93,6 +93,27 @@ def test_the_digest_covers_the_model_and_nothing_else(folder: Path) -> None:
     assert huggingface.describe(folder).digest() != before
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "spm.model",
+        "source.spm",
+        "qwen.tiktoken",
+        "tekken.json",
+        "sentence_roberta_config.json",
+        "2_Norm/model.safetensors",
+    ],
+)
+def test_the_digest_covers_every_vocabulary_and_the_weights_of_every_module(folder: Path, name: str) -> None:
+    modules = [("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Norm", "LayerNorm")]
+    write(folder, "modules.json", [{"path": p, "type": f"sentence_transformers.models.{k}"} for p, k in modules])
+    write(folder, "2_Norm/config.json", {"dimension": 3})
+    write(folder, name, {"one": 1})
+    before = huggingface.describe(folder).digest()
+    write(folder, name, {"two": 2})
+    assert huggingface.describe(folder).digest() != before
+
+
 def test_describing_imports_no_framework(folder: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from repo_builder.formats import detect, get; "
