@@ -18,6 +18,7 @@ from repo_builder.proof import Arrays, Case, Proof
 
 MODES = ("alone", "batched", "concurrent")
 _CONCURRENCY = 8
+_NOTHING = "nothing to compare: the source's answers are empty or NaN in every case (give other inputs, `samples:`)"
 Progress = Callable[[str], None]
 
 
@@ -148,7 +149,7 @@ def _measure(proof: Proof, rows: Sequence[int], served: Arrays, mode: str) -> di
 def _conclude(report: ModelReport, proof: Proof, errors: dict[str, dict[str, Errors]]) -> None:
     for name in _names(proof):
         by_mode = errors.get(name, {})
-        total = Errors(problem="" if by_mode else "no request was answered")
+        total = Errors(problem=("" if _telling(proof, name) else _NOTHING) if by_mode else "no request was answered")
         for found in by_mode.values():
             total = total.worst(found)
         exact = is_exact(proof.cases[0].outputs[name])
@@ -161,6 +162,12 @@ def _conclude(report: ModelReport, proof: Proof, errors: dict[str, dict[str, Err
             "by_mode": {m: {"max_abs_error": e.max_abs_error, "cosine": e.cosine} for m, e in by_mode.items()},
         }
     report.passed = not report.refused and all(o["passed"] for o in report.outputs.values())
+
+
+def _telling(proof: Proof, name: str) -> bool:
+    """Whether any case of an output has a value to compare: neither empty nor NaN throughout."""
+    arrays = (masked(case.outputs[name], case.outputs.get(proof.masks.get(name, ""))) for case in proof.cases)
+    return any(array.size and (is_exact(array) or not np.isnan(array).all()) for array in arrays)
 
 
 def _percentiles(seconds: Sequence[float]) -> dict[str, float]:

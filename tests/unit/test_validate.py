@@ -178,7 +178,7 @@ def test_nan():
 
 def test_nan_of_the_source_is_right():
     def nan(inputs):
-        return {"y": np.full((len(inputs["x"]), 3), np.nan, np.float32)}
+        return {"y": np.where([True, False, False], np.float32(np.nan), inputs["x"] @ W)}
 
     assert run(nan, proof(source=nan))[0].passed
 
@@ -337,3 +337,19 @@ def test_progress_names_every_mode():
     said = []
     validate.validate(HonestFakeClient(linear), proof(), said.append)
     assert [line.rsplit(" ", 1)[1] for line in said] == list(validate.MODES)
+
+
+@pytest.mark.parametrize("source", [np.full((1, 3), np.nan, np.float32), np.empty((1, 0), np.int64)])
+def test_answers_that_tell_nothing_prove_nothing(source):
+    """Equal, and yet any model would pass: the proof says so instead of passing."""
+    stored = Proof("m", (Case({"x": np.ones((1, 3), np.float32)}, {"y": source}),) * 2)
+    report, _ = run(lambda i: {"y": np.concatenate([source] * len(i["x"]))}, stored)
+    assert not report.passed
+    assert "output y: nothing to compare: the source's answers are empty or NaN in every case" in report.failures()[0]
+
+
+def test_one_telling_case_is_enough():
+    sources = [np.full((1, 3), np.nan, np.float32), np.ones((1, 3), np.float32)]
+    stored = Proof("m", tuple(Case({"x": s}, {"y": s}) for s in sources))
+    report, _ = run(lambda i: {"y": i["x"]}, stored)
+    assert report.passed, report.failures()
