@@ -30,6 +30,8 @@ def samples(model: ModelSpec) -> list[str]:
     if asked is None:
         return list(json.loads(Path(__file__).with_name("sample_texts.json").read_text(encoding="utf-8")))
     if not isinstance(asked, str):
+        if not asked:
+            raise SpecError("samples.texts is empty", expected="one text or more", mend="leave it out", stage="proof")
         return list(asked)
     path = Path(asked)
     if not path.is_file():

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import unicodedata
 
+import pytest
 from tokenizer_families import TEXTS, minilm
+
+from repo_builder.errors import SpecError
+from repo_builder.spec import ModelSpec, Samples
+from repo_builder.tasks.text import samples
 
 SCRIPTS = {
     *("LATIN", "CYRILLIC", "GREEK", "ARABIC", "HEBREW", "DEVANAGARI", "BENGALI", "TAMIL", "THAI", "GEORGIAN"),
@@ -45,3 +50,8 @@ def test_the_lengths_reach_from_none_to_more_than_256_tokens_of_minilm() -> None
     for low, high in steps:
         assert any(low <= length <= high for length in lengths), f"{low} to {high} tokens"
     assert sum(length > 256 for length in lengths) >= 3
+
+
+def test_an_empty_list_of_texts_is_refused() -> None:
+    with pytest.raises(SpecError, match=r"samples\.texts is empty"):
+        samples(ModelSpec(source="m", samples=Samples(texts=())))
