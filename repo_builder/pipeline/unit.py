@@ -46,6 +46,7 @@ def key(model: ModelSpec, source: Artifact, release: releases.Release, task: str
     parts = {
         "spec": json.loads(model.model_dump_json(exclude={"source", "samples", "name", "task"})),
         "name": model.public_name,
+        "factory": source.facts.get("factory"),
         "task": task,
         "source": source.digest(),
         "format": source.format,
@@ -60,6 +61,8 @@ def key(model: ModelSpec, source: Artifact, release: releases.Release, task: str
 def make(model: ModelSpec, source: Artifact, release: releases.Release, work: Path, progress: Progress) -> Unit:
     """Convert, plan and compute the reference; files lie under ``work`` until the writer links them.
 
+    The key is that of the source before it is loaded: one that changes meanwhile is built again by the next build.
+
     Raises:
         RepoBuilderError: with stage and model filled in.
     """
@@ -73,6 +76,7 @@ def make(model: ModelSpec, source: Artifact, release: releases.Release, work: Pa
 
     try:
         task, why = tasks.choose(model, source)
+        own_key, sha256 = key(model, source, release, task.NAME), source.digest()
         now("load")
         program = None if source.format == model.engine else task.head(source, model)
         now("convert")
@@ -96,12 +100,12 @@ def make(model: ModelSpec, source: Artifact, release: releases.Release, work: Pa
             model=name,
         ) from error
     facts = {
-        "source": {"format": source.format, "sha256": source.digest(), **source.facts},
+        "source": {"format": source.format, "sha256": sha256, **source.facts},
         "task": {"name": task.NAME, "why": why},
         "engine": {"format": engine.format, "batch": engine.batch, **engine.provenance},
         "target": release.name,
     }
-    return Unit(name, key(model, source, release, task.NAME), planned, proof, facts)
+    return Unit(name, own_key, planned, proof, facts)
 
 
 def _engine(

@@ -37,7 +37,8 @@ def proof(model: ModelSpec, source: Artifact, engine: Artifact, program: TorchPr
     if program is None:
         runtime = formats.get(source.format)
         cases = [Case(arrays, runtime.run(source, arrays)) for arrays in inputs]
-        reference = "the ONNX file itself, in ONNX Runtime in process"
+        in_process = {"onnx": "ONNX Runtime", "torchscript": "PyTorch"}[source.format]
+        reference = f"the {source.format} file itself, in {in_process} in process"
     else:
         names = [o.name for o in engine.outputs]
         cases = [Case(arrays, dict(zip(names, program.run(arrays), strict=True))) for arrays in inputs]
