@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 import sys
 from typing import Any
 
-from repo_builder.errors import RepoBuilderError, UsageError
+from repo_builder.errors import DiskFullError, RepoBuilderError, UsageError
+
+_INTERRUPTED = 130
+"""What shells say for Ctrl-C; typer's newer releases return it, older ones raise Abort."""
 
 
 def main() -> None:
@@ -20,7 +24,8 @@ def main() -> None:
     arguments = sys.argv[1:] or ["--help"]
     printing.mode(as_json="--json" in arguments)
     try:
-        app(args=arguments, standalone_mode=False, prog_name="repo-builder")
+        if app(args=arguments, standalone_mode=False, prog_name="repo-builder") == _INTERRUPTED:
+            raise KeyboardInterrupt
     except RepoBuilderError as error:
         printing.error(error)
         sys.exit(error.exit_code)
@@ -28,10 +33,13 @@ def main() -> None:
         if isinstance(error.__cause__, EOFError):
             raise error.__cause__ from None
         printing.note("interrupted; what was there before is unchanged")
-        sys.exit(130)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(141)
+        sys.exit(_INTERRUPTED)
+    except OSError as error:
+        if error.strerror is None:
+            raise
+        refused = _refused(error)
+        printing.error(refused)
+        sys.exit(refused.exit_code)
     except Exception as error:
         if not hasattr(error, "format_message"):
             raise
@@ -43,6 +51,13 @@ def main() -> None:
 def _terminated(*_: object) -> None:
     """SIGTERM ends a build as Ctrl-C does: what it staged is removed."""
     sys.exit(143)
+
+
+def _refused(error: OSError) -> RepoBuilderError:
+    """What the system refused where no stage explained it: a report's or an output's file, the terminal's pipe."""
+    kind = DiskFullError if error.errno in (errno.ENOSPC, errno.EDQUOT) else RepoBuilderError
+    where = f"{error.filename}: " if error.filename else ""
+    return kind(f"{where}{error.strerror}", expected="a place that can be read and written")
 
 
 def _usage(error: Any) -> UsageError:

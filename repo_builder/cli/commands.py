@@ -88,7 +88,7 @@ def build(
     from repo_builder import pipeline
 
     printing.mode(as_json=as_json, quiet=quiet)
-    with printing.progress() as progress:
+    with printing.results_apart(), printing.progress() as progress:
         result = pipeline.build(
             model,
             out,
@@ -119,7 +119,9 @@ def inspect(
     from repo_builder import pipeline
 
     printing.mode(as_json=as_json)
-    printing.inspected(pipeline.inspect(model))
+    with printing.results_apart():
+        found = pipeline.inspect(model)
+    printing.inspected(found)
 
 
 @app.command()
@@ -133,7 +135,7 @@ def serve(
     """Run the embedded server on 127.0.0.1 until Ctrl-C."""
     from repo_builder import pipeline
 
-    with printing.progress() as progress:
+    with printing.results_apart(), printing.progress() as progress:
         running = pipeline.serve(
             repository,
             target=target,
@@ -159,7 +161,7 @@ def infer(
     from repo_builder import pipeline
 
     printing.mode(as_json=as_json)
-    with printing.progress() as progress:
+    with printing.results_apart(), printing.progress() as progress:
         answer = pipeline.infer(
             where, model, texts=text or [], tensors=tensors or [], progress=lambda said: progress(model, said)
         )
@@ -183,7 +185,7 @@ def validate(
     from repo_builder import pipeline
 
     printing.mode(as_json=as_json, quiet=quiet)
-    with printing.progress() as progress:
+    with printing.results_apart(), printing.progress() as progress:
         result = pipeline.validate(repository, server=url or server, source=source, target=target, progress=progress)
     if report:
         printing.write_report(report, result)

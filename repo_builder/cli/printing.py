@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import shlex
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,6 +48,23 @@ def _fields(problem: RepoBuilderError) -> dict[str, Any]:
 def note(text: str) -> None:
     if not _mode["quiet"]:
         _err.print(_escape(text))
+
+
+@contextlib.contextmanager
+def results_apart() -> Iterator[None]:
+    """Send to stderr what models and libraries print meanwhile, so that stdout holds the result alone."""
+    if sys.stdout is None:
+        yield
+        return
+    sys.stdout.flush()
+    saved = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(saved, 1)
+        os.close(saved)
 
 
 @contextlib.contextmanager
@@ -97,10 +117,18 @@ def document(result: Result) -> dict[str, Any]:
     return {
         "repository": result.repository.name,
         "target": result.target,
-        "passed": not result.failed and all(r.get("passed") is not False for r in result.reports.values()),
+        "passed": _passed(result),
         "models": result.reports,
         "failed": {name: _fields(problem) for name, problem in result.failed.items()},
     }
+
+
+def _passed(result: Result) -> bool | None:
+    """None where nothing failed, but something was not proven."""
+    verdicts = {report.get("passed") for report in result.reports.values()}
+    if result.failed or False in verdicts:
+        return False
+    return None if None in verdicts else True
 
 
 def built(result: Result, *, dry_run: bool = False) -> None:
@@ -170,10 +198,12 @@ def _report(name: str, report: Mapping[str, Any], suffix: str) -> None:
 
 def _next(result: Result) -> None:
     name, report = next(iter(result.reports.items()))
+    repository = shlex.quote(str(result.repository))
+    absolute = shlex.quote(str(result.repository.resolve()))
     model = "--text 'Hello'" if report.get("task", {}).get("name", "tensors") != "tensors" else "--input NAME=FILE.npy"
-    _out.print(f"\nNext:\n  repo-builder infer {result.repository} {name} {model}", markup=False)
-    _out.print(f"  repo-builder serve {result.repository}", markup=False)
-    _out.print(f"  tritonserver --model-repository={result.repository.resolve()}", markup=False)
+    _out.print(f"\nNext:\n  repo-builder infer {repository} {name} {model}", markup=False)
+    _out.print(f"  repo-builder serve {repository}", markup=False)
+    _out.print(f"  tritonserver --model-repository={absolute}", markup=False)
 
 
 def inspected(found: Mapping[str, Any]) -> None:

@@ -12,8 +12,14 @@ from typing import Any
 
 from repo_builder import client, releases, spec, tasks
 from repo_builder.artifact import Artifact
-from repo_builder.errors import ProofFailedError, RepoBuilderError, RepositoryError, SomeModelsFailedError
-from repo_builder.pipeline import serving, unit, workers
+from repo_builder.errors import (
+    ProofFailedError,
+    RepoBuilderError,
+    RepositoryError,
+    ServerStartError,
+    SomeModelsFailedError,
+)
+from repo_builder.pipeline import asked, serving, unit, workers
 from repo_builder.pipeline.calls import infer, inspect, serve, validate_all
 from repo_builder.repository import manifest, write
 from repo_builder.repository.layout import Layout
@@ -123,6 +129,9 @@ def build(
             result.reports[step.model.public_name] = serving.stored_report(layout, step.model.public_name)
     if dry_run or not todo:
         return result
+    if verify and server not in serving.STAGED:
+        with client.connect(server) as connection:
+            connection.server_metadata()
     with write.transaction(out, wait_s=LOCK_WAIT_S) as change:
         work = layout.build / "work"
         shutil.rmtree(work, ignore_errors=True)
@@ -175,6 +184,7 @@ def resolve(source: str | Path | Spec, *, target: str | None = None, **fields: A
 def _step(model: ModelSpec, release: releases.Release, layout: Layout, verify: bool, new_version: bool) -> Step:
     source = unit.describe(model)
     task, why = tasks.choose(model, source)
+    asked.check(model, source, task.NAME)
     key = unit.key(model, source, release, task.NAME)
     known = not new_version and manifest.unchanged(layout.repository, model.public_name, key)
     proven = bool(known and serving.stored_report(layout, model.public_name).get("passed"))
@@ -213,10 +223,18 @@ def _write(
             units = [one for one in units if one.name != error.model]
             continue
         serving.check_flavour(staged, release)
-        if server in serving.STAGED:
-            reports = serving.prove(staged, units, release, server, progress)
-        else:
-            reports = serving.unproven(units, release)
+        try:
+            if server in serving.STAGED:
+                reports = serving.prove(staged, units, release, server, progress)
+            else:
+                reports = serving.unproven(units, release)
+        except ServerStartError as error:
+            guilty = serving.not_loaded(error, units)
+            if not guilty:
+                raise
+            result.failed.update(guilty)
+            units = [one for one in units if one.name not in guilty]
+            continue
         bad = {name: report for name, report in reports.items() if report["passed"] is False}
         if not bad:
             for one in units:

@@ -83,7 +83,7 @@ def infer(
     if model not in found:
         raise RepositoryError(
             f"{repository.name} has no model {model!r}{nearest(model, list(found))}",
-            expected="one of " + ", ".join(found),
+            expected="one of " + ", ".join(found) if found else "a repository: folders with a config.pbtxt",
         )
     names = _with_steps(model, found)
     release = _target(repository, None)
@@ -99,6 +99,8 @@ def validate_all(
     repository: Path, *, where: str, source: str | None, target: str | None, progress: Progress, resolve: Any
 ) -> dict[str, dict[str, Any]]:
     """Replay the stored proofs; reports by unit. With ``source`` the reference is computed again first."""
+    if not repository.is_dir():
+        raise SourceMissingError(f"there is no folder {repository}", expected="a model repository", stage="validate")
     proofs = serving.stored_proofs(repository)
     release = _target(repository, target)
     again = _recomputed(resolve(source), proofs, release, progress) if source else {}

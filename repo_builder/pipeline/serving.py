@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -12,7 +13,7 @@ from typing import Any
 
 import repo_builder
 from repo_builder import client, model_config, proof, releases, render, server, validate
-from repo_builder.errors import RepositoryError
+from repo_builder.errors import RepositoryError, ServerStartError
 from repo_builder.repository import manifest
 from repo_builder.repository.layout import Layout
 from repo_builder.repository.plan import Unit
@@ -24,6 +25,9 @@ STAND_INS = ("onnxruntime", "pytorch")
 
 STAGED = ("embedded", "docker")
 """Servers of our own: they serve the staged repository, before it replaces the old one."""
+
+
+_FAILED_TO_LOAD = re.compile(r"failed to load '([^']+)' version")
 
 
 @dataclass(frozen=True)
@@ -136,6 +140,18 @@ def report(
 
 def _who(backend: str, kind: str) -> str:
     return f"{backend} (Python stand-in)" if kind == "embedded" and backend in STAND_INS else backend
+
+
+def not_loaded(error: ServerStartError, units: Sequence[Unit]) -> dict[str, ServerStartError]:
+    """The error by unit, for every unit with a model that the server's log says it failed to load."""
+    names = set(_FAILED_TO_LOAD.findall(error.found))
+    return {
+        unit.name: ServerStartError(
+            error.found, expected=error.expected, mend=error.mend, stage=error.stage, model=unit.name
+        )
+        for unit in units
+        if names & {model.name for model in unit.models}
+    }
 
 
 def limits(served: Served, release: releases.Release, backends: Mapping[str, str]) -> list[str]:

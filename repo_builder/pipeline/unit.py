@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import shutil
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
 from repo_builder import convert, formats, releases, tasks
 from repo_builder.artifact import Artifact, file_digest, files_digest, tree_files
-from repo_builder.errors import ConversionError, RepoBuilderError, SpecError, nearest
+from repo_builder.errors import ConversionError, DiskFullError, RepoBuilderError, SpecError, nearest
 from repo_builder.formats.batch import prove_batch
 from repo_builder.formats.torch_program import TorchProgram
 from repo_builder.repository.plan import Unit
@@ -91,6 +93,14 @@ def make(model: ModelSpec, source: Artifact, release: releases.Release, work: Pa
     except RepoBuilderError as error:
         raise error.at(stage=stage, model=name) from error.__cause__
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFullError(
+                f"the disk is full at {work.parent}: {shutil.disk_usage(work).free:,} bytes free",
+                expected="room for the converted model beside the repository",
+                mend="free some space, or build on another disk",
+                stage=stage,
+                model=name,
+            ) from error
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ConversionError(
             f"the source model failed with {type(error).__name__}: {reason}",

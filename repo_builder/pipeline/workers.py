@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
-import threading
+import signal
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +15,11 @@ from repo_builder.releases import Release, release
 from repo_builder.repository.plan import Unit
 
 if TYPE_CHECKING:
+    from multiprocessing.context import SpawnProcess
+
     from repo_builder.pipeline import Step
 
 Progress = Callable[[str, str], None]
-_queue: Any = None
 
 
 def make_all(
@@ -30,56 +30,82 @@ def make_all(
     progress: Progress,
     failed: dict[str, RepoBuilderError],
 ) -> list[Unit]:
-    """The units of all steps that succeed, in the order of ``steps``; errors go into ``failed`` by model."""
+    """The units of all steps that succeed, in the order of ``steps``; errors go into ``failed`` by model.
+
+    Interrupted, it ends at once and takes its processes along.
+    """
+    running: set[SpawnProcess] = set()
+    alone = jobs < 2 or len(steps) < 2
 
     def one(step: Step) -> Unit | None:
         name = step.model.public_name
         folder = work / name
         folder.mkdir(parents=True)
         try:
-            if jobs < 2 or len(steps) < 2:
+            if alone:
                 return unit.make(step.model, step.source, target, folder, progress)
-            return _in_process(step, target, folder, progress)
+            return _in_process(step, target, folder, progress, running)
         except RepoBuilderError as error:
             failed[name] = error
             return None
 
-    with ThreadPoolExecutor(max(1, jobs)) as pool:
-        return [made for made in pool.map(one, steps) if made is not None]
+    if alone:
+        return [made for step in steps if (made := one(step)) is not None]
+    with ThreadPoolExecutor(jobs) as pool:
+        try:
+            return [made for made in pool.map(one, steps) if made is not None]
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in list(running):
+                process.terminate()
+            raise
 
 
-def _in_process(step: Step, target: Release, folder: Path, progress: Progress) -> Unit:
+def _in_process(step: Step, target: Release, folder: Path, progress: Progress, running: set[SpawnProcess]) -> Unit:
     context = multiprocessing.get_context("spawn")
-    queue = context.SimpleQueue()
-    listener = threading.Thread(target=_listen, args=(queue, progress), daemon=True)
-    listener.start()
-    try:
-        with ProcessPoolExecutor(1, mp_context=context, initializer=_start, initargs=(queue,)) as pool:
-            return pool.submit(_make, step.model.model_dump_json(), step.source, target.name, folder).result()
-    except BrokenProcessPool as error:
-        raise ConversionError(
-            "the process that built the model ended without a word (out of memory, or a crash in a library)",
-            mend="build it alone with --jobs 1 and look at the system's log",
-            model=step.model.public_name,
-        ) from error
-    finally:
-        queue.put(None)
-        listener.join(5)
+    reader, writer = context.Pipe(duplex=False)
+    process = context.Process(
+        target=_make, args=(writer, step.model.model_dump_json(), step.source, target.name, folder), daemon=True
+    )
+    with reader:
+        process.start()
+        running.add(process)
+        writer.close()
+        try:
+            while True:
+                kind, *content = reader.recv()
+                if kind == "said":
+                    progress(*content)
+                elif kind == "made":
+                    made: Unit = content[0]
+                    return made
+                else:
+                    raise content[0]
+        except EOFError as error:
+            process.join()
+            raise ConversionError(
+                "the process that built the model ended without a word (out of memory, or a crash in a library)",
+                expected=f"exit code 0, found {process.exitcode}",
+                mend="build it alone with --jobs 1 and look at the system's log",
+                model=step.model.public_name,
+            ) from error
+        finally:
+            process.join()
+            running.discard(process)
 
 
-def _listen(queue: Any, progress: Progress) -> None:
-    while (message := queue.get()) is not None:
-        progress(*message)
-
-
-def _start(queue: Any) -> None:
-    global _queue
-    _queue = queue
-
-
-def _make(model: str, source: Any, target: str, folder: Path) -> Unit:
+def _make(writer: Any, model: str, source: Any, target: str, folder: Path) -> None:
     from repo_builder.spec import ModelSpec
 
-    return unit.make(
-        ModelSpec.model_validate_json(model), source, release(target), folder, lambda *said: _queue.put(said)
-    )
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        made = unit.make(
+            ModelSpec.model_validate_json(model),
+            source,
+            release(target),
+            folder,
+            lambda *said: writer.send(("said", *said)),
+        )
+        writer.send(("made", made))
+    except RepoBuilderError as error:
+        writer.send(("failed", error))

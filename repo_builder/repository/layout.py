@@ -40,6 +40,9 @@ class Layout:
             raise RepositoryError(
                 f"{given} is a file", expected="a folder, or a path that is free", mend="name another"
             )
+        above = next(parent for parent in real.parents if os.path.lexists(parent))
+        if not above.is_dir():
+            raise RepositoryError(f"{above} is a file", expected="a folder to build in", mend="name another folder")
         if os.path.ismount(real):
             raise RepositoryError(
                 f"{given} is a mount point, which cannot be exchanged in one step",

@@ -9,6 +9,8 @@ _ERROR = re.compile(r"^[EF]\d{4} \d\d:\d\d:\d\d\S* \S+ (\S+?):\d+\] (.*)")
 _WORDS = re.compile(
     r"^(error|fatal|failed|terminate|Segmentation|ImportError|OSError)|error while loading", re.IGNORECASE
 )
+_NO_GPU = re.compile(r"CudaDriverHelper has not been initialized|Failed to initialize NVML")
+"""What every start on a machine without a GPU says."""
 _UNLOADED = re.compile(r"\|.*\b(UNAVAILABLE|UNLOADED)\b")
 
 
@@ -17,6 +19,8 @@ def errors(log: str, limit: int = 40) -> str:
     kept: list[str] = []
     inside = False
     for line in log.splitlines():
+        if _NO_GPU.search(line):
+            continue
         if match := _ERROR.match(line):
             inside = True
             kept.append(match.group(2).strip('"'))

@@ -84,8 +84,18 @@ def dynamic_batching(spec: ModelSpec) -> Mapping[str, Any]:
 
 
 def tensor_fields(tensor: TensorSpec, max_batch: int) -> dict[str, Any]:
-    """One ModelInput or ModelOutput; a scalar gets ``dims: [1]`` and a reshape, since Triton's dims cannot be empty."""
+    """One ModelInput or ModelOutput; a scalar per row gets ``dims: [1]`` and a reshape, as dims cannot be empty.
+
+    Raises:
+        SignatureError: a scalar without a batch dimension, which Triton refuses ("cannot have empty reshape").
+    """
     dims = list(tensor.dims[1:] if max_batch else tensor.dims)
+    if not dims and not max_batch:
+        raise SignatureError(
+            f"'{tensor.name}' is a scalar",
+            expected="tensors with at least one axis: Triton serves scalars only as rows of a batch",
+            mend="give it an axis inside the model (unsqueeze, keepdims) and export it again",
+        )
     fields: dict[str, Any] = {"name": tensor.name, "data_type": dtype(tensor.dtype).config, "dims": dims or [1]}
     if not dims:
         fields["reshape"] = {"shape": []}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import zipfile
 from pathlib import Path
 from typing import Any, cast
@@ -25,7 +26,13 @@ _CASES = 8
 
 
 def head(source: Artifact, model: ModelSpec) -> TorchProgram:
-    return cast(TorchProgram, cast(Any, formats.get(source.format)).load(source))
+    program = cast(TorchProgram, cast(Any, formats.get(source.format)).load(source))
+    if model.outputs and len(model.outputs) != len(source.outputs):
+        raise SpecError(
+            f"outputs: names {len(model.outputs)}, but the model has {len(source.outputs)}",
+            expected="a name for every output, in order: " + "; ".join(map(str, source.outputs)),
+        )
+    return dataclasses.replace(program, outputs=model.outputs) if model.outputs else program
 
 
 def models(model: ModelSpec, source: Artifact, engine: Artifact) -> tuple[PlannedModel, ...]:
