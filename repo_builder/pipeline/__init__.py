@@ -122,7 +122,7 @@ def build(
         write.recover(out)
     for model in wanted.models:
         with _collected(result, model.public_name):
-            result.steps.append(_step(model, release, layout, verify, new_version))
+            result.steps.append(_step(model, release, layout, server if verify else "", new_version))
     todo = [step for step in result.steps if not step.unchanged]
     for step in result.steps:
         if step.unchanged:
@@ -181,14 +181,14 @@ def resolve(source: str | Path | Spec, *, target: str | None = None, **fields: A
     return spec.from_flags(str(source), target=target, **fields)
 
 
-def _step(model: ModelSpec, release: releases.Release, layout: Layout, verify: bool, new_version: bool) -> Step:
+def _step(model: ModelSpec, release: releases.Release, layout: Layout, server: str, new_version: bool) -> Step:
     source = unit.describe(model)
     task, why = tasks.choose(model, source)
     asked.check(model, source, task.NAME)
     key = unit.key(model, source, release, task.NAME)
     known = not new_version and manifest.unchanged(layout.repository, model.public_name, key)
-    proven = bool(known and serving.stored_report(layout, model.public_name).get("passed"))
-    return Step(model, source, task.NAME, why, key, known and (proven or not verify))
+    proven = known and (not server or serving.proves(serving.stored_report(layout, model.public_name), server))
+    return Step(model, source, task.NAME, why, key, proven)
 
 
 def _keep_logs(work: Path) -> None:

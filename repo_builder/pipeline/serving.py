@@ -228,6 +228,15 @@ def stored_report(layout: Layout, unit: str) -> dict[str, Any]:
         return {}
 
 
+def proves(report: Mapping[str, Any], where: str) -> bool:
+    """Whether a stored report is of a proof that passed, by the kind of server that is asked for.
+
+    A proof by the target's image or by a server of the user's serves for ``embedded`` too, not the other way round.
+    """
+    kind = where if where in STAGED else "url"
+    return report.get("passed") is True and (where == "embedded" or report.get("server", {}).get("kind") == kind)
+
+
 def units(repository: Path) -> Mapping[str, manifest.UnitRecord]:
     """What builds wrote into a repository; empty for one of another origin."""
     return manifest.load(repository).units

@@ -1,13 +1,15 @@
-"""The build key tells builds apart, and the facts beside it say what was built; no server."""
+"""When a build has nothing to do: the key tells builds apart, and the stored proof is the one asked for; no server."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
-from repo_builder import releases, spec
+from repo_builder import pipeline, releases, spec
 from repo_builder.pipeline import unit
+from repo_builder.repository.layout import Layout
 from tests import models
 
 pytestmark = pytest.mark.torch
@@ -56,3 +58,25 @@ def test_the_reference_names_who_ran_the_file(tmp_path: Path) -> None:
         "the onnx file itself, in ONNX Runtime in process",
         "the torchscript file itself, in PyTorch in process",
     ]
+
+
+@pytest.mark.parametrize(
+    ("proven_by", "nothing_to_do"),
+    [
+        ("embedded", {"embedded": True, "docker": False, "127.0.0.1:8001": False}),
+        ("docker", {"embedded": True, "docker": True, "127.0.0.1:8001": False}),
+        ("url", {"embedded": True, "docker": False, "127.0.0.1:8001": True}),
+    ],
+)
+def test_a_proof_by_another_kind_of_server_is_not_the_one_asked_for(
+    tmp_path: Path, proven_by: str, nothing_to_do: dict[str, bool]
+) -> None:
+    """The stored report is planted: what is tried is which reports leave nothing to do."""
+    path, out = models.linear_onnx(tmp_path / "linear.onnx"), tmp_path / "repository"
+    pipeline.build(path, out, verify=False).raise_failed()
+    report = Layout.of(out).report("linear")
+    said = json.loads(report.read_text(encoding="utf-8"))
+    report.write_text(json.dumps({**said, "passed": True, "server": {"kind": proven_by}}), encoding="utf-8")
+    found = {s: pipeline.build(path, out, server=s, dry_run=True).steps[0].unchanged for s in nothing_to_do}
+    assert found == nothing_to_do
+    assert pipeline.build(path, out, verify=False, dry_run=True).steps[0].unchanged
