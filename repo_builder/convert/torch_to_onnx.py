@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import tempfile
 import traceback
@@ -111,7 +112,7 @@ def _chosen(kind: str, exporter: str | None) -> tuple[Exporter, ...]:
 def _attempt(
     exporter: Exporter, program: TorchProgram, checked: Sequence[CheckedCase], path: Path, opset: int, ir_version: int
 ) -> _Attempt:
-    """One exporter from its first line to the runner's verdict; whatever it raises is this attempt's reason."""
+    """One exporter from its first line to the runner's verdict; what it raises is its reason, but for a full disk."""
     import torch
 
     example = _example(checked)
@@ -123,7 +124,9 @@ def _attempt(
             with torch.no_grad():
                 exporter.export(program, tensors, path, opset)
             accepted = _finished(exporter, program, checked, path, opset, ir_version)
-        except Exception as error:  # noqa: BLE001  exporters, checkers and runtimes raise anything
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise
             why, trail = reason(error).replace(place, ""), traceback.format_exc()
     if said.tracer:
         accepted, why = None, f"TracerWarning: {said.tracer[0].strip().splitlines()[0]}"

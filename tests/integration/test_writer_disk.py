@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from repository_units import ensemble, listing, plain
 
+from repo_builder import pipeline
 from repo_builder.errors import DiskFullError, RepositoryError
 from repo_builder.repository import manifest, write
 
@@ -40,6 +41,18 @@ def _build(repository: Path, *units: object) -> None:
     with write.transaction(repository) as t:
         t.stage(units)
         t.commit()
+
+
+@pytest.mark.torch
+def test_full_disk_while_converting_is_no_exporters_fault(small_disk: Path, tmp_path: Path) -> None:
+    (tmp_path / "made.py").write_text(
+        "import torch\n\n\ndef big():\n    return torch.nn.Linear(600, 600), (torch.ones(2, 600),), None\n",
+        encoding="utf-8",
+    )
+    result = pipeline.build(f"{tmp_path / 'made.py'}:big", small_disk / "models", verify=False)
+    assert isinstance(result.failed["big"], DiskFullError), result.failed["big"]
+    assert "the disk is full at" in str(result.failed["big"])
+    assert not (small_disk / "models").exists()
 
 
 def test_full_disk_while_staging(small_disk: Path, tmp_path: Path) -> None:
