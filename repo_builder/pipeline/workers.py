@@ -72,8 +72,8 @@ def _in_process(step: Step, target: Release, folder: Path, progress: Progress, r
         running.add(process)
         writer.close()
         try:
-            while True:
-                kind, *content = reader.recv()
+            while message := _received(reader):
+                kind, *content = message
                 if kind == "said":
                     progress(*content)
                 elif kind == "made":
@@ -81,17 +81,25 @@ def _in_process(step: Step, target: Release, folder: Path, progress: Progress, r
                     return made
                 else:
                     raise content[0]
-        except EOFError as error:
             process.join()
             raise ConversionError(
                 "the process that built the model ended without a word (out of memory, or a crash in a library)",
                 expected=f"exit code 0, found {process.exitcode}",
                 mend="build it alone with --jobs 1 and look at the system's log",
                 model=step.model.public_name,
-            ) from error
+            )
         finally:
+            process.terminate()
             process.join()
             running.discard(process)
+
+
+def _received(reader: Any) -> Any:
+    """The next message of a process; None where it has ended, be it amid a message."""
+    try:
+        return reader.recv()
+    except (EOFError, OSError):
+        return None
 
 
 def _make(writer: Any, model: str, source: Any, target: str, folder: Path) -> None:
