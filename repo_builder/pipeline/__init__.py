@@ -114,6 +114,7 @@ def build(
     Raises:
         RepoBuilderError: what concerns no single model (the spec, the target, the disk, the server).
     """
+    workers.check_main()
     wanted = resolve(source, target=target, **fields)
     release = releases.release(wanted.target) if wanted.target else releases.newest()
     layout = Layout.of(out)

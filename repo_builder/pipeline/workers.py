@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from repo_builder.errors import ConversionError, RepoBuilderError
+from repo_builder.errors import ConversionError, RepoBuilderError, UsageError
 from repo_builder.pipeline import unit
 from repo_builder.releases import Release, release
 from repo_builder.repository.plan import Unit
@@ -20,6 +20,20 @@ if TYPE_CHECKING:
     from repo_builder.pipeline import Step
 
 Progress = Callable[[str, str], None]
+
+
+def check_main() -> None:
+    """Refuse to build where a process of another build is only importing the user's script.
+
+    Raises:
+        UsageError: the script builds when it is imported; it would wait for the lock that its own build holds.
+    """
+    if getattr(multiprocessing.current_process(), "_inheriting", False):  # as multiprocessing itself asks
+        raise UsageError(
+            "a script that builds several models at once was imported by the processes that it started",
+            expected="a script that builds only when it is run",
+            mend='put the call of build under `if __name__ == "__main__":`, or build with jobs=1',
+        )
 
 
 def make_all(

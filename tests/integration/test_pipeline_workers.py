@@ -63,3 +63,23 @@ def test_progress_that_fails_ends_the_build_and_its_processes(tmp_path: Path) ->
     )
     assert done.stdout == "nobody listens\n", done.stderr
     assert not list(tmp_path.rglob("work"))
+
+
+def test_a_script_without_a_guard_is_told_so_instead_of_waiting_for_itself(tmp_path: Path) -> None:
+    (tmp_path / "made.py").write_text(WIDE, encoding="utf-8")
+    (tmp_path / "spec.yaml").write_text('models: [{source: "made.py:wide"}, {source: "made.py:also"}]\n')
+    (tmp_path / "script.py").write_text(
+        'import repo_builder\n\nrepo_builder.build("spec.yaml", "out", verify=False, jobs=2)\n', encoding="utf-8"
+    )
+    done = subprocess.run(
+        [sys.executable, "script.py"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert 'put the call of build under `if __name__ == "__main__":`' in done.stderr
+    assert "the process that built the model ended without a word" in done.stderr
