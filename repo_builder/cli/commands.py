@@ -112,7 +112,7 @@ def build(
 
 @app.command()
 def inspect(
-    model: Annotated[str, typer.Argument(help="A model, or a repository.")],
+    model: Annotated[str, typer.Argument(help="A model, a spec, or a repository.")],
     as_json: Json = False,
 ) -> None:
     """Show what a model is: format, inputs, outputs, opset, size."""

@@ -77,9 +77,8 @@ def progress() -> Iterator[Callable[[str, str], None]]:
         said: dict[str, str] = {}
 
         def plain(model: str, what: str) -> None:
-            stage = what.split(":")[0]
-            if said.get(model) != stage:
-                said[model] = stage
+            if said.get(model) != what:
+                said[model] = what
                 _err.print(f"{model}: {what}", markup=False)
 
         yield plain
@@ -212,12 +211,19 @@ def inspected(found: Mapping[str, Any]) -> None:
         return
     for key, value in found.items():
         if isinstance(value, list) and value and isinstance(value[0], Mapping):
-            table = Table("name", "dtype", "shape", title=key, title_justify="left", box=None)
+            table = Table(*value[0], title=key, title_justify="left", box=None)
             for row in value:
-                table.add_row(*(_escape(str(row[c])) for c in ("name", "dtype", "shape")))
+                table.add_row(*(_escape(_cell(v)) for v in row.values()))
             _out.print(table)
         else:
             _out.print(f"{key}: {value}", markup=False)
+
+
+def _cell(value: Any) -> str:
+    """Tensors one below the other, as ``name DTYPE[shape]``; anything else as it is."""
+    if isinstance(value, list) and all(isinstance(v, Mapping) for v in value):
+        return "\n".join(f"{v['name']} {v['dtype']}[{', '.join(map(str, v['shape']))}]" for v in value)
+    return str(value)
 
 
 def serving(running: Any, repository: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from repo_builder import client, formats, proof, releases, server
+from repo_builder import client, formats, proof, releases, server, spec, tasks
 from repo_builder.errors import RepositoryError, SourceMissingError, SpecError, UsageError, nearest
 from repo_builder.pipeline import serving, unit
 from repo_builder.spec import ModelSpec
@@ -20,8 +20,10 @@ Progress = Callable[[str, str], None]
 
 
 def inspect(source: str) -> dict[str, Any]:
-    """Format, signature and facts of a model, or the models of a repository; JSON values."""
+    """Format, signature and facts of a model, or the models of a spec or of a repository; JSON values."""
     path = Path(source)
+    if spec.is_spec(source):
+        return {"spec": path.name, "models": [_described(model) for model in spec.load(path).models]}
     if path.is_dir() and any(path.glob("*/config.pbtxt")):
         found = serving.configs(path)
         return {"repository": path.name, "models": [_summary(name, config) for name, config in found.items()]}
@@ -29,8 +31,7 @@ def inspect(source: str) -> dict[str, Any]:
     artifact = formats.get(name).describe(location)
     return {
         "format": name,
-        "inputs": [_row(t) for t in artifact.inputs],
-        "outputs": [_row(t) for t in artifact.outputs],
+        **_signature(artifact.inputs, artifact.outputs),
         **{k: v for k, v in artifact.facts.items() if v not in (None, "", [], {})},
         "files": list(artifact.files),
         "bytes": sum((artifact.folder / f).stat().st_size for f in artifact.files),
@@ -194,5 +195,15 @@ def _summary(name: str, config: Any) -> dict[str, Any]:
     from repo_builder import model_config
 
     inputs, outputs = model_config.tensors(config)
-    shown = "; ".join(str(t) for t in inputs) + " -> " + "; ".join(str(t) for t in outputs)
-    return {"name": name, "dtype": serving.backend(config), "shape": shown}
+    return {"name": name, "backend": serving.backend(config), **_signature(inputs, outputs)}
+
+
+def _described(model: ModelSpec) -> dict[str, Any]:
+    source = unit.describe(model)
+    task, _ = tasks.choose(model, source)
+    signature = _signature(source.inputs, source.outputs)
+    return {"name": model.public_name, "format": source.format, "task": task.NAME, **signature}
+
+
+def _signature(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> dict[str, Any]:
+    return {"inputs": [_row(t) for t in inputs], "outputs": [_row(t) for t in outputs]}
