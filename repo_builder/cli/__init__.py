@@ -9,8 +9,8 @@ from typing import Any
 
 from repo_builder.errors import DiskFullError, RepoBuilderError, UsageError
 
-_INTERRUPTED = 130
-"""What shells say for Ctrl-C; typer's newer releases return it, older ones raise Abort."""
+_INTERRUPTED, _TERMINATED = 130, 143
+"""What shells say for SIGINT and SIGTERM; for the first typer's newer releases return it, older ones raise Abort."""
 
 
 def main() -> None:
@@ -20,7 +20,15 @@ def main() -> None:
     from repo_builder.cli import printing
     from repo_builder.cli.commands import app
 
-    signal.signal(signal.SIGTERM, _terminated)
+    ended = _INTERRUPTED
+
+    def terminated(*_: object) -> None:
+        """SIGTERM ends a build as Ctrl-C does: what it staged is removed."""
+        nonlocal ended
+        ended = _TERMINATED
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, terminated)
     arguments = sys.argv[1:] or ["--help"]
     printing.mode(as_json="--json" in arguments)
     try:
@@ -33,7 +41,7 @@ def main() -> None:
         if isinstance(error.__cause__, EOFError):
             raise error.__cause__ from None
         printing.note("interrupted; what was there before is unchanged")
-        sys.exit(_INTERRUPTED)
+        sys.exit(ended)
     except OSError as error:
         if error.strerror is None:
             raise
@@ -46,11 +54,6 @@ def main() -> None:
         wrong = _usage(error)
         printing.error(wrong)
         sys.exit(wrong.exit_code)
-
-
-def _terminated(*_: object) -> None:
-    """SIGTERM ends a build as Ctrl-C does: what it staged is removed."""
-    sys.exit(143)
 
 
 def _refused(error: OSError) -> RepoBuilderError:
