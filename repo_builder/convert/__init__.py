@@ -24,6 +24,15 @@ def edge(source: str, target: str) -> ModuleType:
     Raises:
         ConversionError: there is no such edge.
     """
+    return importlib.import_module(f"{__name__}.{edge_name(source, target)}")
+
+
+def edge_name(source: str, target: str) -> str:
+    """The name of the converter's module; imports nothing.
+
+    Raises:
+        ConversionError: there is no such edge.
+    """
     name = EDGES.get((source, target))
     if name is None:
         targets = sorted(t for s, t in EDGES if s == source)
@@ -32,4 +41,4 @@ def edge(source: str, target: str) -> ModuleType:
             expected=f"{source} to " + " or ".join(targets) if targets else "a source of PyTorch or ONNX",
             mend="choose another engine" if targets else "export the model to ONNX first",
         )
-    return importlib.import_module(f"{__name__}.{name}")
+    return name

@@ -189,6 +189,8 @@ def _step(model: ModelSpec, release: releases.Release, layout: Layout, server: s
     key = unit.key(model, source, release, task.NAME)
     known = not new_version and manifest.unchanged(layout.repository, model.public_name, key)
     proven = known and (not server or serving.proves(serving.stored_report(layout, model.public_name), server))
+    if not proven:
+        asked.check_configs(model, release)
     return Step(model, source, task.NAME, why, key, proven)
 
 

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+from repo_builder import convert, model_config, releases
 from repo_builder.artifact import Artifact
-from repo_builder.errors import SpecError
+from repo_builder.errors import RepoBuilderError, SpecError
 from repo_builder.spec import ModelSpec
 
 
 def check(model: ModelSpec, source: Artifact, task: str) -> None:
-    """Refuse options without any effect on this source and task.
+    """Refuse an engine that nothing converts this source to, and options without any effect on source and task.
 
     Raises:
-        SpecError: names the first of them, and why it has none.
+        ConversionError: no converter leads from the source to the engine.
+        SpecError: names the first option without effect, and why it has none.
     """
+    convert.edge_name(source.format, model.engine)
     taken = f"the {source.format} file is served as it is, nothing is exported"
     one = f"the task {task} makes one model, whose config is `config:`"
     for option, asked, why in (
@@ -29,3 +35,25 @@ def check(model: ModelSpec, source: Artifact, task: str) -> None:
                 expected="only what this model's build can do",
                 mend=f"leave {option} out" + (", or choose the task 'tensors'" if option == "samples.arrays" else ""),
             )
+
+
+def check_configs(model: ModelSpec, release: releases.Release) -> None:
+    """Refuse overrides that no config could take or that the target's server does not know, before any conversion.
+
+    Raises:
+        SpecError: an unknown field, or a value that does not fit it.
+        TargetError: a field, platform or backend that the target lacks.
+    """
+    for place, fields in {"": model.config, **{f"step_configs.{s}": c for s, c in model.step_configs.items()}}.items():
+        if fields:
+            try:
+                releases.check_config(model_config.build(_set(fields)), release)
+            except RepoBuilderError as error:
+                raise error.at(stage=place) from error.__cause__
+
+
+def _set(fields: Any) -> Any:
+    """The fields without those that ``null`` clears: they need the config that they are laid over."""
+    if isinstance(fields, Mapping):
+        return {key: _set(value) for key, value in fields.items() if value is not None}
+    return [_set(value) for value in fields] if isinstance(fields, (list, tuple)) else fields

@@ -61,7 +61,7 @@ def choose(model: ModelSpec, source: Artifact) -> tuple[Task, str]:
     if model.task:
         task, why = get(model.task), "asked for"
     elif source.format != "huggingface":
-        task, why = get("tensors"), f"a {source.format} file carries no task"
+        task, why = get("tensors"), f"{source.format} files carry no task"
     elif (source.folder / "modules.json").is_file():
         task, why = get("sentence-embedding"), "the folder has sentence-transformers' modules.json"
     else:

@@ -1,0 +1,54 @@
+"""What is refused before anything is converted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from repo_builder import pipeline
+from repo_builder.errors import ConversionError, RepoBuilderError, SpecError, TargetError
+from tests import models
+
+
+def planned(folder: Path, **fields: Any) -> pipeline.Result:
+    source = models.linear_onnx(folder / "linear.onnx")
+    return pipeline.build(source, folder / "out", dry_run=True, **fields)
+
+
+def refused(folder: Path, **fields: Any) -> RepoBuilderError:
+    result = planned(folder, **fields)
+    assert not result.steps
+    return result.failed["linear"]
+
+
+def test_an_engine_that_no_converter_leads_to(tmp_path: Path) -> None:
+    error = refused(tmp_path, engine="torchscript")
+    assert isinstance(error, ConversionError)
+    assert str(error).startswith("linear: describe: nothing converts onnx to torchscript\n  expected: onnx to onnx\n")
+
+
+def test_a_field_that_the_target_does_not_know(tmp_path: Path) -> None:
+    error = refused(tmp_path, target="24.10", config={"model_metrics": {}})
+    assert isinstance(error, TargetError)
+    assert "release 24.10 (server 2.51.0) does not know model_metrics" in str(error)
+    assert "target 24.11 or newer" in str(error)
+
+
+def test_a_field_that_no_config_has(tmp_path: Path) -> None:
+    error = refused(tmp_path, config={"max_batchsize": 3})
+    assert isinstance(error, SpecError)
+    assert "config has the key 'max_batchsize'" in str(error)
+    assert "did you mean 'max_batch_size'?" in str(error)
+
+
+def test_a_backend_that_the_target_lacks(tmp_path: Path) -> None:
+    error = refused(tmp_path, target="26.08", config={"backend": "tensorflow"})
+    assert isinstance(error, TargetError)
+    assert "no image of release 26.08 has" in str(error)
+
+
+def test_overrides_that_only_the_whole_config_can_judge_pass(tmp_path: Path) -> None:
+    """A null needs what it clears; it is judged when the config is there."""
+    result = planned(tmp_path, config={"dynamic_batching": None, "sequence_batching": {}, "parameters": {"x": None}})
+    assert not result.failed
+    assert [step.why for step in result.steps] == ["onnx files carry no task"]
