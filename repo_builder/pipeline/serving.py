@@ -6,7 +6,7 @@ import contextlib
 import json
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,9 @@ Progress = Callable[[str, str], None]
 STAND_INS = ("onnxruntime", "pytorch")
 """Backends that the embedded server serves by a Python stand-in for the compiled one."""
 
+
+_STAND_IN = "model.py"
+"""The ``runtime`` in the config of a model whose backend is Python, as the server reports it; a library's otherwise."""
 
 STAGED = ("embedded", "docker")
 """Servers of our own: they serve the staged repository, before it replaces the old one."""
@@ -119,6 +122,7 @@ def report(
         connection.wait_ready(models=[stored.model])
         measured = validate.validate(connection, stored, lambda what: progress(name, f"prove: {what}"))
         metadata = connection.server_metadata()
+        stand_ins = {m for m, b in backends.items() if b in STAND_INS and connection.config(m).runtime == _STAND_IN}
     return {
         "model": name,
         "passed": measured.passed,
@@ -130,16 +134,12 @@ def report(
             "kind": served.kind,
             "versions": dict(served.versions),
         },
-        "backends": {m: _who(b, served.kind) for m, b in backends.items()},
-        "limits": limits(served, release, backends),
+        "backends": {m: f"{b} (Python stand-in)" if m in stand_ins else b for m, b in backends.items()},
+        "limits": limits(served, release, metadata.version, {backends[m] for m in stand_ins}, backends),
         "target": release.name,
         "repo_builder": repo_builder.__version__,
         **{k: facts[k] for k in ("task", "engine", "source") if k in facts},
     }
-
-
-def _who(backend: str, kind: str) -> str:
-    return f"{backend} (Python stand-in)" if kind == "embedded" and backend in STAND_INS else backend
 
 
 def not_loaded(error: ServerStartError, units: Sequence[Unit]) -> dict[str, ServerStartError]:
@@ -154,18 +154,24 @@ def not_loaded(error: ServerStartError, units: Sequence[Unit]) -> dict[str, Serv
     }
 
 
-def limits(served: Served, release: releases.Release, backends: Mapping[str, str]) -> list[str]:
-    """What this proof does not show, in words."""
-    if served.kind != "embedded":
-        return []
+def limits(
+    served: Served, release: releases.Release, version: str, stand_ins: Collection[str], models: Collection[str]
+) -> list[str]:
+    """What this proof does not show, in words.
+
+    Args:
+        version: of the server, as it says it.
+        stand_ins: backends that a Python stand-in served.
+        models: the Triton models of the unit.
+    """
     embedded = releases.embedded()
     said = []
-    if release.name != embedded.name:
-        said.append(f"served by Triton {embedded.name} ({embedded.server}), not by the target image {release.name}")
-    stand_ins = sorted({b for b in backends.values() if b in STAND_INS})
+    if version != release.server:
+        who = f"Triton {embedded.name} ({version})" if version == embedded.server else f"tritonserver {version}"
+        said.append(f"served by {who}, not by the target image {release.name}")
     if stand_ins:
-        said.append(f"Python stand-ins served for the compiled backends {', '.join(stand_ins)}")
-    for model in sorted(set(served.left_out) & set(backends)):
+        said.append(f"Python stand-ins served for the compiled backends {', '.join(sorted(stand_ins))}")
+    for model in sorted(set(served.left_out) & set(models)):
         fields = ", ".join(served.left_out[model])
         said.append(
             f"{model}: Triton {embedded.name} does not know {fields}; served without, to be proven on the target"
