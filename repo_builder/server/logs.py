@@ -23,7 +23,7 @@ def errors(log: str, limit: int = 40) -> str:
             continue
         if match := _ERROR.match(line):
             inside = True
-            kept.append(match.group(2).strip('"'))
+            kept.extend(_lines(match.group(2).strip('"')))
         elif _ENTRY.match(line):
             inside = False
         elif (inside and line.strip()) or _UNLOADED.search(line) or _WORDS.search(line):
@@ -31,6 +31,11 @@ def errors(log: str, limit: int = 40) -> str:
             inside = inside and not line.startswith(("+", "|"))
     unique = list(dict.fromkeys(line for line in kept if line))
     return "\n".join((unique or log.splitlines())[-limit:])
+
+
+def _lines(entry: str) -> list[str]:
+    """The lines of an entry; the server writes their ends as a backslash and an n."""
+    return [line for line in entry.split(r"\n") if line.strip() and "<frozen importlib" not in line]
 
 
 def port_in_use(text: str) -> bool:

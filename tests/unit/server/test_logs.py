@@ -35,6 +35,19 @@ def test_errors_and_the_models_that_did_not_load() -> None:
     ]
 
 
+def test_a_python_error_is_shown_as_lines_without_the_import_machinery() -> None:
+    log = (
+        "E1122 10:15:16.0 17 model_lifecycle.cc:642] \"failed to load 'm' version 1: Internal: ModuleNotFoundError: "
+        r"No module named 'x'\n\nAt:\n  m/1/model.py(1): <module>\n  <frozen importlib._bootstrap>(241): _call\n"
+        '"\n'
+    )
+    assert logs.errors(log).splitlines() == [
+        "failed to load 'm' version 1: Internal: ModuleNotFoundError: No module named 'x'",
+        "At:",
+        "  m/1/model.py(1): <module>",
+    ]
+
+
 def test_a_loader_that_fails_before_the_server_logs() -> None:
     line = "tritonserver: error while loading shared libraries: libx.so: cannot open shared object file"
     assert logs.errors(f"{line}\n") == line
