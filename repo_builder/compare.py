@@ -11,6 +11,9 @@ from repo_builder.proof import Tolerance
 
 Array = np.ndarray[Any, Any]
 
+_FLOOR = 0.01
+"""Sources whose largest value is smaller count as this large: what is left of a cancellation is no scale."""
+
 
 @dataclass(frozen=True)
 class Errors:
@@ -18,7 +21,7 @@ class Errors:
 
     Attributes:
         max_abs_error: largest absolute difference; for integers and strings the share of unequal elements.
-        max_rel_error: largest absolute difference over ``max(1, max|source|)``.
+        max_rel_error: largest absolute difference over ``max(0.01, max|source|)``.
         cosine: smallest cosine of a case; 1 where the source is all zeros and equal.
         problem: what cannot be measured by a number (shape or dtype differs), or an empty string.
         where: the case that is worst.
@@ -80,7 +83,7 @@ def compare(served: Array, source: Array, where: str) -> Errors:
     error = float(np.max(np.abs(a - b)))
     norms = float(np.linalg.norm(a) * np.linalg.norm(b))
     cosine = float(np.dot(a, b) / norms) if norms else float(np.array_equal(a, b))
-    return Errors(error, error / max(1.0, float(np.max(np.abs(b)))), min(cosine, 1.0), where=where)
+    return Errors(error, error / max(_FLOOR, float(np.max(np.abs(b)))), min(cosine, 1.0), where=where)
 
 
 def masked(array: Array, mask: Array | None) -> Array:

@@ -22,8 +22,9 @@ Arrays = Mapping[str, "np.ndarray[Any, Any]"]
 class Tolerance:
     """Limits of one output; None means not asked for.
 
-    A float output passes when ``max|served - source| <= max_abs_error``, that difference over ``max(1, max|source|)``
-    is ``<= max_rel_error``, and every case's cosine is ``>= cosine``. Integers, booleans and strings must be equal.
+    A float output passes when ``max|served - source| <= max_abs_error``, that difference over
+    ``max(0.01, max|source|)`` is ``<= max_rel_error``, and every case's cosine is ``>= cosine``. Integers, booleans
+    and strings must be equal.
     """
 
     max_abs_error: float | None = None

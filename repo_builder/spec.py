@@ -123,7 +123,7 @@ class ToleranceSpec(_Value):
     """Limits of one output against the source model."""
 
     max_abs_error: Float | None = Field(None, ge=0, description="Largest absolute difference.")
-    max_rel_error: Float | None = Field(None, ge=0, description="The same, divided by max(1, largest source value).")
+    max_rel_error: Float | None = Field(None, ge=0, description="The same, divided by the largest source value (at least 0.01).")
     cosine: Float | None = Field(None, ge=-1, le=1, description="Smallest cosine of a case.")
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from repo_builder.errors import MissingDependencyError, SourceMissingError
 
-_WANTED = ["*.json", "*.txt", "*.model", "*.jinja", "*.safetensors"]
+_WANTED = ["*.json", "*.txt", "*.model", "*.jinja", "*.safetensors", "*.spm", "*.tiktoken"]
 _UNWANTED = ["onnx/*", "openvino/*", "original/*", "flax_model*", "tf_model*", "rust_model*"]
 
 
