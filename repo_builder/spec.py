@@ -123,7 +123,9 @@ class ToleranceSpec(_Value):
     """Limits of one output against the source model."""
 
     max_abs_error: Float | None = Field(None, ge=0, description="Largest absolute difference.")
-    max_rel_error: Float | None = Field(None, ge=0, description="The same, divided by the largest source value (at least 0.01).")
+    max_rel_error: Float | None = Field(
+        None, ge=0, description="The same, divided by the largest source value (at least 0.01)."
+    )
     cosine: Float | None = Field(None, ge=-1, le=1, description="Smallest cosine of a case.")
 
 
@@ -243,7 +245,7 @@ def json_schema(config_schema: Mapping[str, Any]) -> dict[str, Any]:
         "anyOf": [{"type": "string"}, {"type": "number"}, {"type": "null"}],
         "description": "Triton release, e.g. 26.07 (with or without quotes).",
     }
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "repo_builder spec", **schema}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "repo_builder spec"}
 
 
 _FILES = (".onnx", ".pt", ".pt2", ".pth", ".py")

@@ -6,7 +6,7 @@ import contextlib
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -120,25 +120,25 @@ def build(
     layout = Layout.of(out)
     result = Result(Path(out), release.name)
     if not dry_run:
-        write.recover(out)
+        write.recover(out, wait_s=LOCK_WAIT_S)
     for model in wanted.models:
         with _collected(result, model.public_name):
             result.steps.append(_step(model, release, layout, server if verify else "", new_version))
-    todo = [step for step in result.steps if not step.unchanged]
-    for step in result.steps:
-        if step.unchanged:
-            result.reports[step.model.public_name] = serving.stored_report(layout, step.model.public_name)
+    todo = _todo(result, layout)
     if dry_run or not todo:
         return result
     if verify and server not in serving.STAGED:
         with client.connect(server) as connection:
             connection.server_metadata()
     with write.transaction(out, wait_s=LOCK_WAIT_S) as change:
+        held = server if verify else ""
+        result.steps = [replace(s, unchanged=_unchanged(s, layout, held, new_version)) for s in result.steps]
+        todo = _todo(result, layout)  # another build may have done it while this one waited
         work = layout.build / "work"
         shutil.rmtree(work, ignore_errors=True)
         try:
             units = workers.make_all(todo, release, work, jobs, progress, result.failed)
-            _write(change, units, result, release, server if verify else "", new_version, progress)
+            _write(change, units, result, release, held, new_version, progress)
         finally:
             _keep_logs(work)
     return result
@@ -187,11 +187,26 @@ def _step(model: ModelSpec, release: releases.Release, layout: Layout, server: s
     task, why = tasks.choose(model, source)
     asked.check(model, source, task.NAME)
     key = unit.key(model, source, release, task.NAME)
-    known = not new_version and manifest.unchanged(layout.repository, model.public_name, key)
-    proven = known and (not server or serving.proves(serving.stored_report(layout, model.public_name), server))
-    if not proven:
-        asked.check_configs(model, release)
-    return Step(model, source, task.NAME, why, key, proven)
+    step = Step(model, source, task.NAME, why, key, False)
+    if _unchanged(step, layout, server, new_version):
+        return replace(step, unchanged=True)
+    asked.check_configs(model, release)
+    return step
+
+
+def _unchanged(step: Step, layout: Layout, server: str, new_version: bool) -> bool:
+    """Whether the repository holds what the step would write, proven by the kind of server that is asked for."""
+    name = step.model.public_name
+    known = not new_version and manifest.unchanged(layout.repository, name, step.key)
+    return known and (not server or serving.proves(serving.stored_report(layout, name), server))
+
+
+def _todo(result: Result, layout: Layout) -> list[Step]:
+    """The steps to do; of the others the stored reports go into the result."""
+    for step in result.steps:
+        if step.unchanged:
+            result.reports[step.model.public_name] = serving.stored_report(layout, step.model.public_name)
+    return [step for step in result.steps if not step.unchanged]
 
 
 def _keep_logs(work: Path) -> None:

@@ -13,7 +13,8 @@ from typing import Any
 
 import repo_builder
 from repo_builder import client, model_config, proof, releases, render, server, validate
-from repo_builder.errors import RepositoryError, ServerStartError
+from repo_builder.artifact import file_digest
+from repo_builder.errors import RepositoryError, ServerStartError, TargetError
 from repo_builder.repository import manifest
 from repo_builder.repository.layout import Layout
 from repo_builder.repository.plan import Unit
@@ -70,7 +71,7 @@ def serve(
     """A server for a repository: ``embedded``, ``docker``, or the address of one that already reads it."""
     if where == "embedded":
         with (
-            _as_embedded_knows(repository) as (known, left_out),
+            _as_embedded_knows(repository, models) as (known, left_out),
             server.start(known, models=models, onnxruntime=runtime(release), progress=progress) as running,
         ):
             yield Served(running.url, "embedded", running.versions, left_out)
@@ -85,10 +86,10 @@ def serve(
 
 
 @contextlib.contextmanager
-def _as_embedded_knows(repository: Path) -> Iterator[tuple[Path, dict[str, list[str]]]]:
+def _as_embedded_knows(repository: Path, models: Sequence[str]) -> Iterator[tuple[Path, dict[str, list[str]]]]:
     """The repository itself, or one of links to it whose configs lack the fields that the embedded server refuses."""
     embedded = releases.embedded()
-    found = configs(repository)
+    found = configs(repository, models)
     unknown = {name: releases.unknown_fields(embedded, config) for name, config in found.items()}
     left_out = {name: fields for name, fields in unknown.items() if fields}
     if not left_out:
@@ -209,19 +210,24 @@ def backend(config: Any) -> str:
     return str(releases.backend_of(config) or config.platform)
 
 
-def configs(repository: Path) -> dict[str, Any]:
-    """The ModelConfigs of a repository, by folder; folders without ``config.pbtxt`` are left out."""
+def configs(repository: Path, models: Sequence[str] = ()) -> dict[str, Any]:
+    """The ModelConfigs of ``models`` (default: all), by folder; folders without ``config.pbtxt`` are left out."""
     found = {}
     for path in sorted(repository.glob("*/config.pbtxt")):
-        found[path.parent.name] = model_config.parse(path.read_text(encoding="utf-8"), str(path))
+        if not models or path.parent.name in models:
+            found[path.parent.name] = model_config.parse(path.read_text(encoding="utf-8"), str(path))
     return found
 
 
 def check_flavour(repository: Path, release: releases.Release) -> str:
-    """The one image flavour that serves the whole repository; raises TargetError where there is none."""
+    """The one image flavour that serves the whole repository; raises TargetError where there is none.
+
+    A model of another origin whose config does not parse, or names no known platform, does not count.
+    """
     needed: dict[str, list[str]] = {}
-    for name, config in configs(repository).items():
-        needed.setdefault(backend(config), []).append(name)
+    for name in sorted(path.parent.name for path in repository.glob("*/config.pbtxt")):
+        with contextlib.suppress(RepositoryError, TargetError):
+            needed.setdefault(backend(configs(repository, [name])[name]), []).append(name)
     return releases.flavour_for({b: names for b, names in needed.items() if b not in ("ensemble", "")}, release)
 
 
@@ -255,7 +261,17 @@ def stored_proofs(repository: Path) -> dict[str, tuple[proof.Proof, manifest.Uni
         RepositoryError: there is none.
     """
     layout = Layout.of(repository)
-    found = {n: (proof.load(layout.proof(n)), record) for n, record in units(repository).items() if record.proof}
+    found = {}
+    for name, record in units(repository).items():
+        path = layout.proof(name)
+        if record.proof and path.is_file() and file_digest(path) != record.proof:
+            raise RepositoryError(
+                f"{path} is not the proof that the build wrote (its digest differs from the manifest's)",
+                expected=f"sha256 {record.proof}",
+                mend="copy the folder again from where it was built, or build the model again",
+            )
+        if record.proof:
+            found[name] = (proof.load(path), record)
     if not found:
         raise RepositoryError(
             f"{layout.build} holds no proof",

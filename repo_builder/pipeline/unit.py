@@ -102,6 +102,14 @@ def make(model: ModelSpec, source: Artifact, release: releases.Release, work: Pa
                 model=name,
             ) from error
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        if stage not in ("load", "convert", "reference"):
+            raise RepoBuilderError(
+                f"{type(error).__name__}: {reason}",
+                expected="no such failure: this is a defect of repo-builder",
+                mend="report it with the model's `repo-builder inspect`",
+                stage=stage,
+                model=name,
+            ) from error
         raise ConversionError(
             f"the source model failed with {type(error).__name__}: {reason}",
             expected="a model that its own framework runs on the samples",

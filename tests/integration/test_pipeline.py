@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 import repo_builder
-from repo_builder import client, model_config, pipeline
+from repo_builder import client, model_config, pipeline, proof
 from repo_builder.errors import (
     ProofFailedError,
     RepositoryError,
@@ -59,9 +60,9 @@ models:
 - {{source: {plain.name}, name: features, task: feature-extraction, batching: {{max_batch_size: 8}}}}
 - {{source: linear.onnx, samples: {{arrays: [sample.npz]}}, config: {{parameters: {{intra_op_thread_count: 1}}}}}}
 - {{source: static.onnx}}
-- {{source: scripted.pt, inputs: {signature % 'input'}}}
-- {{source: scripted.pt, name: served_script, engine: torchscript, inputs: {signature % 'input'}}}
-- {{source: exported.pt2, inputs: {signature % 'input'}, shapes: {{batch: {{min: 1, opt: 4, max: 6}}}}}}
+- {{source: scripted.pt, inputs: {signature % "input"}}}
+- {{source: scripted.pt, name: served_script, engine: torchscript, inputs: {signature % "input"}}}
+- {{source: exported.pt2, inputs: {signature % "input"}, shapes: {{batch: {{min: 1, opt: 4, max: 6}}}}}}
 - {{source: "made.py:factory"}}
 - {{source: broken.onnx}}
 """,
@@ -265,6 +266,43 @@ def test_an_axis_that_the_model_lacks_is_named(tmp_path: Path) -> None:
     result = pipeline.build(tmp_path / "linear.onnx", tmp_path / "out", shapes={"bach": {"min": 1, "opt": 2, "max": 4}})
     with pytest.raises(SpecError, match=r"no dynamic axis 'bach' \(did you mean 'batch'\?\)"):
         result.raise_failed()
+
+
+def test_a_proof_that_was_swapped_is_not_replayed(tmp_path: Path) -> None:
+    models.linear_onnx(tmp_path / "linear.onnx")
+    repo_builder.build(tmp_path / "linear.onnx", tmp_path / "r", verify=False)
+    stored = proof.load(tmp_path / "r.build" / "proof" / "linear.npz")
+    loose = dataclasses.replace(stored, tolerances={"y": proof.Tolerance(max_abs_error=1e9)})
+    proof.save(loose, tmp_path / "r.build" / "proof" / "linear.npz")
+    with pytest.raises(RepositoryError, match="is not the proof that the build wrote"):
+        pipeline.validate(tmp_path / "r")
+
+
+def test_a_build_that_waited_does_not_build_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both find something to do before either holds the lock; the second then finds it done."""
+    out = tmp_path / "r"
+    models.linear_onnx(tmp_path / "linear.onnx")
+    first_look = pipeline._step
+
+    def look(*arguments: Any) -> pipeline.Step:
+        step = first_look(*arguments)
+        monkeypatch.setattr(pipeline, "_step", first_look)
+        pipeline.build(tmp_path / "linear.onnx", out, verify=False).raise_failed()
+        return step
+
+    monkeypatch.setattr(pipeline, "_step", look)
+    second = pipeline.build(tmp_path / "linear.onnx", out, verify=False)
+    assert [step.unchanged for step in second.steps] == [True]
+    assert set(second.reports) == {"linear"}
+
+
+def test_a_strange_neighbour_does_not_stop_a_build(tmp_path: Path) -> None:
+    (tmp_path / "r" / "foreign").mkdir(parents=True)
+    (tmp_path / "r" / "foreign" / "config.pbtxt").write_text("name: ${name}\n", encoding="utf-8")
+    models.linear_onnx(tmp_path / "linear.onnx")
+    result = pipeline.build(tmp_path / "linear.onnx", tmp_path / "r", target="24.10")
+    result.raise_failed()
+    assert result.reports["linear"]["passed"] is True
 
 
 def test_models_of_another_origin_stay(tmp_path: Path) -> None:

@@ -255,9 +255,7 @@ def test_symbolic_link_to_a_repository_stays_one(tmp_path: Path) -> None:
     assert not (tmp_path / "models.build").exists()
 
 
-@pytest.mark.parametrize(
-    ("place", "text"), [("file", "is a file"), ("file/below", "is a file"), ("/", "root")]
-)
+@pytest.mark.parametrize(("place", "text"), [("file", "is a file"), ("file/below", "is a file"), ("/", "root")])
 def test_places_that_cannot_hold_a_repository(tmp_path: Path, place: str, text: str) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(RepositoryError, match=text), write.transaction(tmp_path / place):
