@@ -123,11 +123,11 @@ def document(result: Result) -> dict[str, Any]:
 
 
 def _passed(result: Result) -> bool | None:
-    """None where nothing failed, but something was not proven."""
+    """None where nothing failed, but something was not proven (all of it in a dry run)."""
     verdicts = {report.get("passed") for report in result.reports.values()}
     if result.failed or False in verdicts:
         return False
-    return None if None in verdicts else True
+    return True if verdicts == {True} else None
 
 
 def built(result: Result, *, dry_run: bool = False) -> None:
