@@ -50,6 +50,20 @@ def linear_onnx(path: Path, batch: int | str | None = "batch", *, external: bool
     return path
 
 
+def noisy_onnx(path: Path) -> Path:
+    """``y = x + noise``, fresh noise at every call: x and y FP32 [batch, 4]. No two answers are equal."""
+    import onnx
+    from onnx import TensorProto, helper
+
+    model = onnx_model(
+        [("x", TensorProto.FLOAT, ["batch", 4])],
+        [("y", TensorProto.FLOAT, ["batch", 4])],
+        [helper.make_node("RandomNormalLike", ["x"], ["noise"]), helper.make_node("Add", ["x", "noise"], ["y"])],
+    )
+    onnx.save(model, str(path))
+    return path
+
+
 class _Torch:
     """The torch modules, made on first use: torch stays out of tests that do not need it."""
 
