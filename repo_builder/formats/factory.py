@@ -1,11 +1,13 @@
 """``module.py:factory``: the user's own Python, run because the user named it.
 
-The digest covers that one file. Modules that it imports, and files that it reads, are not covered.
+The digest covers that one file, and ``weights_sha256`` the weights, wherever the factory reads them. Code of modules
+that it imports is not covered.
 """
 
 from __future__ import annotations
 
 import functools
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -58,6 +60,7 @@ def describe(path: Path, inputs: Sequence[TensorSpec] = ()) -> Artifact:
         "sizes": sizes,
         "parameters": sum(int(w.numel()) for w in weights),
         "parameter_bytes": sum(int(w.numel()) * int(w.element_size()) for w in weights),
+        "weights_sha256": _weights_digest(weights),
     }
     return Artifact(file, NAME, given, outputs, files=(file.name,), facts=facts)
 
@@ -77,6 +80,16 @@ def run(artifact: Artifact, inputs: Mapping[str, np.ndarray[Any, Any]]) -> dict[
         SignatureError: the arrays do not fit, or the module fails on them.
     """
     return load(artifact).run_named(inputs, f"{artifact.path.name}:{artifact.facts['factory']}")
+
+
+def _weights_digest(weights: Sequence[Any]) -> str:
+    """sha256 over all parameters and buffers: weights that the factory reads from elsewhere belong to the model."""
+    import torch
+
+    digest = hashlib.sha256()
+    for tensor in weights:
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _split(path: Path) -> tuple[Path, str]:

@@ -52,6 +52,7 @@ def key(model: ModelSpec, source: Artifact, release: releases.Release, task: str
         "task": task,
         "source": source.digest(),
         "format": source.format,
+        "weights": source.facts.get("weights_sha256"),
         "samples": [model.samples.seed, texts, *(file_digest(Path(p)) for p in _sample_files(model))],
         "target": release.name,
         "code": files_digest(package, [f for f in tree_files(package) if f.endswith((".py", ".json", ".j2"))]),

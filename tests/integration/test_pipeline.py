@@ -303,6 +303,24 @@ def test_a_strange_neighbour_does_not_stop_a_build(tmp_path: Path) -> None:
     assert result.reports["linear"]["passed"] is True
 
 
+def test_weights_that_a_factory_reads_from_elsewhere_count(tmp_path: Path) -> None:
+    text = models.FACTORY.replace("torch.manual_seed(0)", "torch.manual_seed(int(open(SEED).read()))")
+    (tmp_path / "seed").write_text("0", encoding="utf-8")
+    made = models.factory_module(tmp_path / "made.py", f"SEED = {str(tmp_path / 'seed')!r}\n{text}")
+    code = (
+        "import sys; from repo_builder import pipeline\n"
+        "r = pipeline.build(sys.argv[1], sys.argv[2], verify=False); r.raise_failed(); print(r.steps[0].unchanged)"
+    )
+
+    def unchanged() -> str:
+        command = [sys.executable, "-c", code, f"{made}:factory", str(tmp_path / "r")]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    assert [unchanged(), unchanged()] == ["False", "True"]
+    (tmp_path / "seed").write_text("1", encoding="utf-8")
+    assert unchanged() == "False"
+
+
 def test_models_of_another_origin_stay(tmp_path: Path) -> None:
     out = tmp_path / "repository"
     (out / "linear" / "1").mkdir(parents=True)
