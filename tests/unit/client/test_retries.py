@@ -147,7 +147,9 @@ def test_asyncio_does_the_same(serve: Any) -> None:
         async with client.connect_async(serve(stand_in), retries=2) as triton:
             assert await triton.infer("m", {"x": [1]}) == {}
             stand_in.failures, stand_in.seen = 1, 0
-            with pytest.raises(InferenceError, match="closed the stream before the final response"):
+            # grpc.aio at times says so itself, when the end and the read that waits for more meet
+            ended = "closed the stream before the final response|Internal error from Core"
+            with pytest.raises(InferenceError, match=ended):
                 assert [answer async for answer in triton.stream("m", {"x": [1]})] == [{}]
             stand_in.failures = 99
             with pytest.raises(InferenceError, match="m: the server answered: the stand-in refuses"):
