@@ -586,7 +586,7 @@ def test_a_port_in_use(place: Path) -> None:
 def test_a_damaged_proof(place: Path) -> None:
     assert run("build", "m/good.onnx", "-o", "r", "--no-verify", "-q", cwd=place).code == 0
     (place / "r.build" / "proof" / "good.npz").write_bytes(b"<html>")
-    refused(run("validate", "r", cwd=place), "RepositoryError", "good.npz holds no proof (File is not a zip file)")
+    refused(run("validate", "r", cwd=place), "RepositoryError", "good.npz is not the proof that the build wrote")
 
 
 def test_a_report_that_cannot_be_written(place: Path) -> None:
