@@ -31,7 +31,7 @@ STAGED = ("embedded", "docker")
 """Servers of our own: they serve the staged repository, before it replaces the old one."""
 
 
-_FAILED_TO_LOAD = re.compile(r"failed to load '([^']+)' version")
+_FAILED_TO_LOAD = re.compile(r"failed to load (?:model )?'([^']+)'")
 
 
 @dataclass(frozen=True)
