@@ -29,7 +29,8 @@ class ModelReport:
     Attributes:
         outputs: by name: ``max_abs_error``, ``max_rel_error``, ``cosine`` (worst of all requests), the limits, the
             worst case, and the same by mode (each case alone, in mixed batches, from several clients at once).
-        latency_ms: p50, p90, p99 and mean of the requests of the mode ``alone``, as this client saw them.
+        latency_ms: p50, p90, p99 and mean of the requests of the mode ``alone``, after one to warm up, as this client
+            saw them.
         requests: how many requests of each mode were sent.
         refused: the server's messages where it answered with an error.
     """
@@ -72,8 +73,9 @@ def validate(client: Client, proof: Proof, progress: Progress = lambda _: None) 
     if size > 1 and len(proof.cases) > 1:
         requests["batched"] = list(_mixed(proof, size))
     requests["concurrent"] = requests["alone"]
+    send(requests["alone"][0], "warm-up")
     for mode in requests:
-        progress(f"{proof.model}: {len(requests[mode])} requests {mode}")
+        progress(f"{len(requests[mode])} requests {mode}")
         with ThreadPoolExecutor(_CONCURRENCY if mode == "concurrent" else 1) as pool:
             for answer in pool.map(lambda rows, mode=mode: send(rows, mode), requests[mode]):
                 if isinstance(answer, str):
