@@ -94,7 +94,7 @@ class Desk:
 
     @property
     def environment(self) -> dict[str, str]:
-        path = os.pathsep.join([str(self.folder.parent / "bin"), os.environ["PATH"]])
+        path = os.pathsep.join([str(self.folder.parent / "bin"), os.environ["PATH"], "/usr/bin", "/bin"])
         return {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "COLUMNS": "120"}
 
     def text(self, code: str) -> str:
@@ -107,7 +107,7 @@ class Desk:
 
     def shell(self, code: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", self.text(code)],
+            ["/bin/bash", "-euo", "pipefail", "-c", self.text(code)],
             cwd=self.folder, env=self.environment, capture_output=True, text=True, check=False, timeout=300,
         )  # fmt: skip
 
@@ -115,7 +115,7 @@ class Desk:
     def served(self, code: str) -> Iterator[None]:
         """``repo-builder serve`` in the background, ready when its HTTP port says so."""
         process = subprocess.Popen(
-            ["bash", "-c", self.text(code)],
+            ["/bin/bash", "-c", self.text(code)],
             cwd=self.folder, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )  # fmt: skip
