@@ -193,8 +193,11 @@ def markdown(result: dict[str, Any]) -> str:
             f"| {clients} | {a['texts_per_s']:.0f} | {b['texts_per_s']:.0f} | {ratio:.2f} | "
             f"{a['p50_ms']:.1f} / {a['p99_ms']:.1f} | {b['p50_ms']:.1f} / {b['p99_ms']:.1f} |"
         )
-    versions = ", ".join(f"{n} {v}" for n, v in {**result["packages"], **result["throughput"]["versions"]}.items())
-    return "\n".join([*lines, "", f"{result['cpus']} CPUs; {versions}."])
+    here, there = (
+        ", ".join(f"{name} {version}" for name, version in versions.items())
+        for versions in (result["packages"], result["throughput"]["versions"])
+    )
+    return "\n".join([*lines, "", f"{result['cpus']} CPUs; in process {here}; served by {there}."])
 
 
 if __name__ == "__main__":
