@@ -112,8 +112,9 @@ class Instances(_Value):
 class Samples(_Value):
     """Inputs of the proof. Default: the built-in texts for text tasks, seeded random tensors for plain tensors."""
 
-    texts: tuple[str, ...] | str | None = Field(
-        None, description="Texts, or a file: .txt (a text a line), .json (list)."
+    texts: tuple[str | Mapping[str, str | tuple[str, ...]], ...] | str | None = Field(
+        None,
+        description="Texts (or for several inputs {NAME: text}), or a file: .txt (a text a line), .json (list).",
     )
     arrays: tuple[str, ...] = Field((), description=".npz files, one request each: an array for every input.")
     seed: Int = Field(0, ge=0, description="Seed of random tensors.")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from repo_builder.artifact import Artifact
-from repo_builder.convert import onnx_graph, onnx_signature
+from repo_builder.convert import onnx_graph, onnx_signature, string_tables
 from repo_builder.convert.capture import capture
 from repo_builder.convert.cases import CheckedCase, cases
 from repo_builder.convert.runner import Accepted, check
@@ -140,6 +140,7 @@ def _finished(
     import onnx
 
     model = onnx_graph.at_opset(onnx.load(str(path)), opset)
+    string_tables.append(model, program.outputs, program.tables)
     declared = dict(zip(input_names(program), program.inputs, strict=True))
     outputs = onnx_signature.write(model, declared, program.outputs, checked, symbolic=exporter.symbolic)
     onnx_graph.strip(model)

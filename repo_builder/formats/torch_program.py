@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -24,6 +24,8 @@ class TorchProgram:
         inputs: positional inputs in order: name, dtype, shape with a symbolic name for every dynamic axis.
         outputs: names of the flattened outputs; empty where nobody named them yet.
         examples: one tensor per input, fitting ``inputs``.
+        tables: for an integer output (by name) the strings that it is an index into, which torch cannot hold: ``run``
+            gives the strings as bytes, and a converter puts the table into the file.
     """
 
     module: Any
@@ -31,6 +33,7 @@ class TorchProgram:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[str, ...]
     examples: tuple[Any, ...]
+    tables: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def run(self, arrays: Mapping[str, np.ndarray[Any, Any]]) -> tuple[np.ndarray[Any, Any], ...]:
         """The flattened outputs for named inputs, computed by PyTorch on the CPU without gradients."""
@@ -39,7 +42,17 @@ class TorchProgram:
         tensors = [torch.from_numpy(np.array(arrays[spec.name], order="C")) for spec in self.inputs]
         call = self.module.module() if self.kind == "exported" else self.module
         with torch.no_grad():
-            return tuple(_array(tensor) for tensor in flatten(call(*tensors)))
+            arrays_out = [_array(tensor) for tensor in flatten(call(*tensors))]
+        if not self.tables:
+            return tuple(arrays_out)
+        return tuple(self._looked_up(name, a) for name, a in zip(self.outputs, arrays_out, strict=True))
+
+    def _looked_up(self, name: str, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        if name not in self.tables:
+            return array
+        strings: np.ndarray[Any, Any] = np.array([s.encode() for s in self.tables[name]], dtype=object)
+        found: np.ndarray[Any, Any] = strings[array]
+        return found
 
     def run_named(self, arrays: Mapping[str, np.ndarray[Any, Any]], owner: str) -> dict[str, np.ndarray[Any, Any]]:
         """The outputs by name.

@@ -34,6 +34,7 @@ TASKS: dict[str, str] = {
     "tensors": "repo_builder.tasks.plain_tensors",
     "feature-extraction": "repo_builder.tasks.feature_extraction",
     "sentence-embedding": "repo_builder.tasks.sentence_embedding",
+    "text-classification": "repo_builder.tasks.text_classification",
 }
 
 
@@ -58,14 +59,8 @@ def choose(model: ModelSpec, source: Artifact) -> tuple[Task, str]:
     Raises:
         UnknownTaskError: unknown, or the task does not take this format.
     """
-    if model.task:
-        task, why = get(model.task), "asked for"
-    elif source.format != "huggingface":
-        task, why = get("tensors"), f"{source.format} files carry no task"
-    elif (source.folder / "modules.json").is_file():
-        task, why = get("sentence-embedding"), "the folder has sentence-transformers' modules.json"
-    else:
-        task, why = get("feature-extraction"), "a Hugging Face encoder without a known head"
+    name, why = (model.task, "asked for") if model.task else guess(source)
+    task = get(name)
     if source.format not in task.SOURCES:
         raise UnknownTaskError(
             f"the task {task.NAME} does not take a model of the format {source.format}",
@@ -73,3 +68,21 @@ def choose(model: ModelSpec, source: Artifact) -> tuple[Task, str]:
             mend="choose the task 'tensors', or give the Hugging Face folder",
         )
     return task, why
+
+
+HEADS: tuple[tuple[str, str], ...] = (("ForSequenceClassification", "text-classification"),)
+"""Endings of the class that wrote a model (``architectures`` of config.json), and what it does."""
+
+
+def guess(source: Artifact) -> tuple[str, str]:
+    """The task that the source's own files tell, and why, in words."""
+    if source.format != "huggingface":
+        return "tensors", f"{source.format} files carry no task"
+    if (source.folder / "modules.json").is_file():
+        return "sentence-embedding", "the folder has sentence-transformers' modules.json"
+    written = [str(name) for name in source.facts.get("architectures") or ()]
+    for ending, task in HEADS:
+        for name in written:
+            if name.endswith(ending):
+                return task, f"config.json names {name}"
+    return "feature-extraction", "a Hugging Face encoder without a known head"

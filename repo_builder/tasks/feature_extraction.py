@@ -10,7 +10,7 @@ from repo_builder.formats.torch_program import TorchProgram
 from repo_builder.planned import PlannedModel
 from repo_builder.proof import Case, Proof, Tolerance
 from repo_builder.spec import ModelSpec
-from repo_builder.tasks import text, tokenizer
+from repo_builder.tasks import samples, text, tokenizer
 from repo_builder.tasks.tolerances import tolerances
 
 NAME = "feature-extraction"
@@ -35,7 +35,7 @@ def head(source: Artifact, model: ModelSpec) -> TorchProgram:
 
 
 def models(model: ModelSpec, source: Artifact, engine: Artifact) -> tuple[PlannedModel, ...]:
-    return text.text_ensemble(model, source, engine, {OUTPUT: _HIDDEN}, {MASK: "attention_mask"})
+    return text.text_ensemble(model, source, engine, {OUTPUT: _HIDDEN}, shown={MASK: "attention_mask"})
 
 
 def proof(model: ModelSpec, source: Artifact, engine: Artifact, program: TorchProgram | None) -> Proof:
@@ -46,7 +46,7 @@ def proof(model: ModelSpec, source: Artifact, engine: Artifact, program: TorchPr
     folder = source.path / str(source.facts.get("transformer", ""))
     with huggingface_model.quiet():
         encoder = transformers.AutoModel.from_pretrained(folder, local_files_only=True, dtype=torch.float32).eval()
-    texts = text.samples(model)
+    texts = samples.texts(model)
     encoded = tokenizer.encode(tokenizer.settings(source.path, max_length=text.longest(model)), source.path, texts)
     cases = []
     for row, sample in enumerate(texts):
@@ -54,7 +54,9 @@ def proof(model: ModelSpec, source: Artifact, engine: Artifact, program: TorchPr
         tokens = {name: array[row][real][None] for name, array in encoded.items()}
         with torch.no_grad():
             hidden = encoder(**{t.name: torch.from_numpy(tokens[t.name]) for t in engine.inputs})[0]
-        cases.append(Case(text.text_input(sample), {OUTPUT: hidden.numpy(), MASK: tokens["attention_mask"]}))
+        cases.append(
+            Case(samples.request({"TEXT": (sample,)}), {OUTPUT: hidden.numpy(), MASK: tokens["attention_mask"]})
+        )
     allowed = tolerances(model, {OUTPUT: Tolerance(1e-4, cosine=0.99999), MASK: Tolerance()})
     reference = f"transformers {transformers.__version__} AutoModel on torch {torch.__version__}, each text alone"
     return Proof(model.public_name, tuple(cases), True, allowed, {OUTPUT: MASK, MASK: MASK}, reference)

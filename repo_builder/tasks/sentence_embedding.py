@@ -12,7 +12,7 @@ from repo_builder.formats.torch_program import TorchProgram
 from repo_builder.planned import PlannedModel
 from repo_builder.proof import Case, Proof, Tolerance
 from repo_builder.spec import ModelSpec
-from repo_builder.tasks import text
+from repo_builder.tasks import samples, text
 from repo_builder.tasks.tolerances import tolerances
 
 NAME = "sentence-embedding"
@@ -46,7 +46,7 @@ def head(source: Artifact, model: ModelSpec) -> TorchProgram:
 
 
 def models(model: ModelSpec, source: Artifact, engine: Artifact) -> tuple[PlannedModel, ...]:
-    return text.text_ensemble(model, source, engine, {OUTPUT: _EMBEDDING}, {})
+    return text.text_ensemble(model, source, engine, {OUTPUT: _EMBEDDING})
 
 
 def proof(model: ModelSpec, source: Artifact, engine: Artifact, program: TorchProgram | None) -> Proof:
@@ -58,12 +58,15 @@ def proof(model: ModelSpec, source: Artifact, engine: Artifact, program: TorchPr
     if limit := text.longest(model):
         pipeline.max_seq_length = limit
     cases = tuple(
-        Case(text.text_input(sample), {OUTPUT: pipeline.encode([sample], batch_size=1, show_progress_bar=False)})
-        for sample in text.samples(model)
+        Case(
+            samples.request({"TEXT": (sample,)}),
+            {OUTPUT: pipeline.encode([sample], batch_size=1, show_progress_bar=False)},
+        )
+        for sample in samples.texts(model)
     )
     versions = f"sentence-transformers {sentence_transformers.__version__} on torch {torch.__version__}"
     allowed = tolerances(model, {OUTPUT: _TOLERANCE})
-    return Proof(model.public_name, cases, True, allowed, {}, f"{versions}, each text alone")
+    return Proof(model.public_name, tuple(cases), True, allowed, {}, f"{versions}, each text alone")
 
 
 def _sentence_transformer(source: Artifact) -> Any:

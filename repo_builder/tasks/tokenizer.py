@@ -2,27 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
 import numpy as np
 
 from repo_builder.errors import SignatureError, SpecError
+from repo_builder.model_config import build
 from repo_builder.planned import Content, PlannedModel
 from repo_builder.tasks import vendored
 from repo_builder.tasks.tokenizer_source import default_prompt, longest_text, source_tokenizer, tokenizer_json
 from repo_builder.tensors import TensorSpec, dtype
 
-if TYPE_CHECKING:
-    from tritonclient.grpc.model_config_pb2 import ModelConfig
-
-TEXT = "TEXT"
-"""The input: one UTF-8 text per row, shape [batch, 1]."""
-
 OUTPUTS = ("input_ids", "attention_mask", "token_type_ids")
+EXTRA = ("special_tokens_mask", "offsets", "sequence_ids", "word_ids")
+"""What a tokenizer gives on demand to whoever reads the answers; ``offsets`` has one more axis of size 2."""
 MODEL = Path(__file__).parent.parent / "templates" / "tokenizer" / "model.py"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What the public inputs are, and how they make sequences (see ``templates/tokenizer/model.py``).
+
+    Attributes:
+        kind: ``text``, ``pairs``, ``windows`` or ``labels``.
+        inputs: name -> size of its axis behind the batch dimension, -1 where it is free.
+        truncation: ``longest_first``, ``only_first`` or ``only_second``.
+        stride: tokens that neighbouring windows share.
+        hypothesis_template: holds ``{}``, which stands for a label.
+    """
+
+    kind: Literal["text", "pairs", "windows", "labels"] = "text"
+    inputs: Mapping[str, int] = field(default_factory=lambda: {"TEXT": 1})
+    truncation: Literal["longest_first", "only_first", "only_second"] = "longest_first"
+    stride: int = 0
+    hypothesis_template: str = ""
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """Names of the axes of ``input_ids``."""
+        middle = {"windows": ("windows",), "labels": ("labels",)}.get(self.kind, ())
+        return ("batch", *middle, "sequence")
+
+    def public(self) -> list[dict[str, Any]]:
+        """The inputs as fields of a ModelConfig."""
+        return [{"name": name, "data_type": "TYPE_STRING", "dims": [size]} for name, size in self.inputs.items()]
+
+    def parameters(self) -> dict[str, str]:
+        return {
+            **({"layout": self.kind} if self.kind != "text" else {}),
+            **({"truncation": self.truncation} if self.truncation != "longest_first" else {}),
+            **({"stride": str(self.stride)} if self.stride else {}),
+            **({"hypothesis_template": self.hypothesis_template} if self.hypothesis_template else {}),
+        }
+
+
+TEXT_LAYOUT = Layout()
 
 
 @dataclass(frozen=True)
@@ -100,12 +137,15 @@ def model(
     settings: TokenizerSettings,
     *,
     max_batch_size: int,
+    layout: Layout = TEXT_LAYOUT,
+    extra: Sequence[str] = (),
     vendor: bool = True,
 ) -> PlannedModel:
-    """The Triton model that feeds ``encoder_inputs``: input ``TEXT`` [batch, 1], outputs of their names and dtypes.
+    """The Triton model that feeds ``encoder_inputs``: inputs of ``layout``, outputs of their names and dtypes.
 
     Args:
         folder: the source, named in errors.
+        extra: names of ``EXTRA`` that are given as well, as INT32.
         vendor: put the ``tokenizers`` library into the version folder, so that the server's Python needs only numpy;
             its version and digest become config parameters.
 
@@ -114,7 +154,7 @@ def model(
         SpecError: ``max_batch_size`` is 0.
         MissingDependencyError, TargetError: see :func:`~repo_builder.tasks.vendored.library`.
     """
-    _check_encoder(folder, encoder_inputs, settings)
+    _check_encoder(folder, encoder_inputs, settings, layout)
     if max_batch_size < 1:
         raise SpecError(
             f"max_batch_size is {max_batch_size}",
@@ -122,13 +162,33 @@ def model(
             mend="export the model with a batch dimension",
             model=name,
         )
-    parameters = settings.parameters()
+    parameters = {**settings.parameters(), **layout.parameters()}
     files: dict[str, Content] = {"model.py": MODEL, "tokenizer.json": settings.tokenizer}
     if vendor:
         library = vendored.library("tokenizers")
         files |= {f"vendor/{path}": file for path, file in library.files.items()}
         parameters |= {"tokenizers_version": library.version, "tokenizers_sha256": library.digest}
-    return PlannedModel(_config(name, encoder_inputs, parameters, max_batch_size), version_files=files)
+    free = [-1] * (len(layout.axes) - 1)
+    outputs = [{"name": t.name, "data_type": dtype(t.dtype).config, "dims": free} for t in encoder_inputs]
+    given = {t.name for t in encoder_inputs}
+    outputs += [
+        {"name": e, "data_type": "TYPE_INT32", "dims": [*free, 2] if e == "offsets" else free}
+        for e in extra
+        if e not in given
+    ]
+    config = build(
+        {
+            "name": name,
+            "backend": "python",
+            "max_batch_size": max_batch_size,
+            "input": layout.public(),
+            "output": outputs,
+            "instance_group": [{"kind": "KIND_CPU", "count": 1}],
+            "dynamic_batching": {},
+            "parameters": parameters,
+        }
+    )
+    return PlannedModel(config, version_files=files)
 
 
 def encode(settings: TokenizerSettings, folder: Path, texts: Sequence[str]) -> dict[str, np.ndarray[Any, Any]]:
@@ -154,12 +214,14 @@ def encode(settings: TokenizerSettings, folder: Path, texts: Sequence[str]) -> d
     return {name: np.array(found[name], dtype=np.int64) for name in OUTPUTS}
 
 
-def _check_encoder(folder: Path, encoder_inputs: Sequence[TensorSpec], settings: TokenizerSettings) -> None:
+def _check_encoder(
+    folder: Path, encoder_inputs: Sequence[TensorSpec], settings: TokenizerSettings, layout: Layout
+) -> None:
     for spec in encoder_inputs:
-        if spec.name not in OUTPUTS or spec.dtype not in ("INT64", "INT32") or len(spec.shape) != 2:
+        if spec.name not in OUTPUTS or spec.dtype not in ("INT64", "INT32") or len(spec.shape) != len(layout.axes):
             raise SignatureError(
                 f"the model in {folder} has the input {spec}",
-                expected=f"only {', '.join(OUTPUTS)}, as INT64 or INT32 of shape [batch, tokens]",
+                expected=f"only {', '.join(OUTPUTS)}, as INT64 or INT32 of shape [{', '.join(layout.axes)}]",
                 mend="export it with these inputs alone, or build it without a text task",
             )
     names = [spec.name for spec in encoder_inputs]
@@ -175,19 +237,3 @@ def _check_encoder(folder: Path, encoder_inputs: Sequence[TensorSpec], settings:
             expected="a padding token, or a mask that hides the padding of batches",
             mend="name a pad_token in tokenizer_config.json, or export the model with attention_mask",
         )
-
-
-def _config(
-    name: str, encoder_inputs: Sequence[TensorSpec], parameters: dict[str, str], max_batch_size: int
-) -> ModelConfig:
-    from tritonclient.grpc import model_config_pb2 as pb
-
-    config = pb.ModelConfig(name=name, backend="python", max_batch_size=max_batch_size)
-    config.input.add(name=TEXT, data_type=pb.TYPE_STRING, dims=[1])
-    for spec in encoder_inputs:
-        config.output.add(name=spec.name, data_type=pb.DataType.Value(dtype(spec.dtype).config), dims=[-1])
-    config.instance_group.add(kind=pb.ModelInstanceGroup.KIND_CPU, count=1)
-    config.dynamic_batching.SetInParent()
-    for key, value in parameters.items():
-        config.parameters[key].string_value = value
-    return config

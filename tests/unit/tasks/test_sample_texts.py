@@ -9,7 +9,7 @@ from tokenizer_families import TEXTS, minilm
 
 from repo_builder.errors import SpecError
 from repo_builder.spec import ModelSpec, Samples
-from repo_builder.tasks.text import samples
+from repo_builder.tasks.samples import texts as samples
 
 SCRIPTS = {
     *("LATIN", "CYRILLIC", "GREEK", "ARABIC", "HEBREW", "DEVANAGARI", "BENGALI", "TAMIL", "THAI", "GEORGIAN"),
