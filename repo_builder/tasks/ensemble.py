@@ -67,11 +67,12 @@ def ensemble(
                 "output_map": {inner: outer for inner, outer in written.items() if outer in read},
             }
         )
-    missing = [shown for shown in outputs if shown not in known]
+    written_by_steps = [step.outer(tensor.name) for step in steps for tensor in step.model.config.output]
+    missing = [shown for shown in outputs if shown not in written_by_steps]
     if missing:
         raise SignatureError(
             f"ensemble '{name}': the outputs {', '.join(missing)} are not written",
-            expected="outputs of its steps: " + ", ".join(known),
+            expected="outputs of its steps: " + ", ".join(written_by_steps),
             model=name,
         )
     fields = {

@@ -1,4 +1,4 @@
-"""Task ``text-classification``: text in, labels and scores out, best first; softmax or sigmoid and order in the graph."""
+"""Task ``text-classification``: text in, labels and scores out, best first; the graph scores and sorts."""
 
 from __future__ import annotations
 
