@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from repo_builder.errors import RepositoryError
+from repo_builder.tensors import from_numpy
 
 Arrays = Mapping[str, "np.ndarray[Any, Any]"]
 
@@ -62,6 +63,10 @@ class Proof:
     tolerances: Mapping[str, Tolerance] = field(default_factory=dict)
     masks: Mapping[str, str] = field(default_factory=dict)
     reference: str = ""
+
+    def inputs(self) -> dict[str, str]:
+        """Triton's dtype of every input, by name."""
+        return {name: from_numpy(array.dtype).triton for name, array in self.cases[0].inputs.items()}
 
     def tolerance(self, output: str) -> Tolerance:
         return self.tolerances.get(output, DEFAULT_TOLERANCE)

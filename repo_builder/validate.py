@@ -27,6 +27,7 @@ class ModelReport:
     """What was measured for one public model.
 
     Attributes:
+        inputs: Triton's dtype by name.
         outputs: by name: ``max_abs_error``, ``max_rel_error``, ``cosine`` (worst of all requests), the limits, the
             worst case, and the same by mode (each case alone, in mixed batches, from several clients at once).
         latency_ms: p50, p90, p99 and mean of the requests of the mode ``alone``, after one to warm up, as this client
@@ -38,6 +39,7 @@ class ModelReport:
     model: str
     reference: str
     passed: bool = False
+    inputs: dict[str, str] = field(default_factory=dict)
     cases: int = 0
     requests: dict[str, int] = field(default_factory=dict)
     outputs: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -56,7 +58,7 @@ class ModelReport:
 
 def validate(client: Client, proof: Proof, progress: Progress = lambda _: None) -> ModelReport:
     """Send every case alone, in mixed batches and concurrently; compare with the source's stored answers."""
-    report = ModelReport(proof.model, proof.reference, cases=len(proof.cases))
+    report = ModelReport(proof.model, proof.reference, inputs=proof.inputs(), cases=len(proof.cases))
     errors: dict[str, dict[str, Errors]] = {}
     latencies: list[float] = []
     size = int(client.config(proof.model).max_batch_size) if proof.batched else 0

@@ -153,7 +153,7 @@ def infer(
     where: Annotated[str, typer.Argument(metavar="TARGET", help="A repository, or grpc://HOST:PORT.")],
     model: Annotated[str, typer.Argument(help="Name of the model.")],
     text: Annotated[list[str] | None, typer.Option(help="A text; repeat for a batch.")] = None,
-    tensors: Annotated[list[str] | None, typer.Option("--input", help="NAME=FILE.npy; repeat.")] = None,
+    tensors: Annotated[list[str] | None, typer.Option("--input", help="NAME=FILE.npy, or NAME=VALUE; repeat.")] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for outputs as NAME.npy.")] = None,
     as_json: Json = False,
 ) -> None:

@@ -199,8 +199,10 @@ def _next(result: Result) -> None:
     name, report = next(iter(result.reports.items()))
     repository = shlex.quote(str(result.repository))
     absolute = shlex.quote(str(result.repository.resolve()))
-    model = "--text 'Hello'" if report.get("task", {}).get("name", "tensors") != "tensors" else "--input NAME=FILE.npy"
-    _out.print(f"\nNext:\n  repo-builder infer {repository} {name} {model}", markup=False)
+    inputs = report.get("inputs") or {"NAME": ""}
+    given = [f"--input {i}={'...' if dtype == 'BYTES' else 'FILE.npy'}" for i, dtype in inputs.items()]
+    options = "--text 'Hello'" if inputs == {"TEXT": "BYTES"} else " ".join(given)
+    _out.print(f"\nNext:\n  repo-builder infer {repository} {name} {options}", markup=False)
     _out.print(f"  repo-builder serve {repository}", markup=False)
     _out.print(f"  tritonserver --model-repository={absolute}", markup=False)
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from repo_builder import client, formats, proof, releases, server, spec, tasks
 from repo_builder.errors import RepositoryError, SourceMissingError, SpecError, UsageError, nearest
-from repo_builder.pipeline import serving, unit
+from repo_builder.pipeline import arguments, serving, unit
 from repo_builder.spec import ModelSpec
 from repo_builder.tensors import TensorSpec
 
@@ -69,11 +69,11 @@ def infer(
 
     Args:
         texts: one row each for the model's only BYTES input, or its input ``TEXT``.
-        tensors: ``NAME=FILE.npy``.
+        tensors: ``NAME=FILE.npy``, or ``NAME=VALUE`` for one row; repeated, its row has several values.
     """
-    inputs: dict[str, Any] = dict(_array(argument) for argument in tensors)
+    inputs = arguments.parse(tensors)
     if not inputs and not texts:
-        raise UsageError("no input was given", expected="--text TEXT or --input NAME=FILE.npy", mend="give one")
+        raise UsageError("no input was given", expected="--text TEXT or --input NAME=VALUE", mend="give one")
     if "://" in where or (":" in where and not Path(where).exists()):
         with client.connect(where) as connection:
             return _send(connection, model, texts, inputs)
@@ -86,7 +86,7 @@ def infer(
             f"{repository.name} has no model {model!r}{nearest(model, list(found))}",
             expected="one of " + ", ".join(found) if found else "a repository: folders with a config.pbtxt",
         )
-    names = _with_steps(model, found)
+    names = _needed(model, found, repository)
     release = _target(repository, None)
     with (
         serving.serve(repository, release, "embedded", names, progress) as served,
@@ -152,39 +152,35 @@ def _target(repository: Path, asked: str | None) -> releases.Release:
     return releases.release(max(built)) if built else releases.newest()
 
 
+def _needed(model: str, found: Mapping[str, Any], repository: Path) -> list[str]:
+    """The model, what its ensemble names, and what it was built with: a BLS model calls others that no config names."""
+    for record in serving.units(repository).values():
+        if model in record.models and set(record.models) <= set(found):
+            return list(record.models)
+    return _with_steps(model, found)
+
+
 def _with_steps(model: str, found: Mapping[str, Any]) -> list[str]:
     steps = [step.model_name for step in found[model].ensemble_scheduling.step] if model in found else []
     return [model, *(name for step in steps for name in _with_steps(step, found))]
 
 
-def _send(connection: client.Client, model: str, texts: Sequence[str], inputs: dict[str, Any]) -> dict[str, Any]:
+def _send(
+    connection: client.Client, model: str, texts: Sequence[str], given: arguments.Given
+) -> dict[str, np.ndarray[Any, Any]]:
+    wanted = connection.metadata(model).inputs
+    inputs = arguments.fit(given, wanted)
     if texts:
-        wanted = connection.metadata(model).inputs
         strings = [t.name for t in wanted if t.dtype == "BYTES" and t.name not in inputs]
         name = "TEXT" if "TEXT" in strings else strings[0] if len(strings) == 1 else ""
         if not name:
             raise UsageError(
                 f"--text does not fit {model!r}: its inputs are {', '.join(str(t) for t in wanted)}",
                 expected="a model with one BYTES input",
-                mend="use --input NAME=FILE.npy",
+                mend="use --input NAME=VALUE",
             )
         inputs[name] = list(texts)
     return connection.infer(model, inputs)
-
-
-def _array(argument: str) -> tuple[str, np.ndarray[Any, Any]]:
-    name, equals, file = argument.partition("=")
-    if not equals or not name or not file:
-        raise UsageError(f"--input {argument!r} is not NAME=FILE.npy", mend="for example --input x=x.npy")
-    path = Path(file)
-    if not path.is_file():
-        raise SourceMissingError(f"--input {name}: there is no file {file}", expected="a .npy file")
-    try:
-        return name, np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise UsageError(
-            f"--input {name}: {file} is no array without pickles ({error})", mend="save it with numpy.save"
-        ) from error
 
 
 def _row(tensor: TensorSpec) -> dict[str, Any]:

@@ -187,6 +187,7 @@ def unproven(units: Sequence[Unit], release: releases.Release) -> dict[str, dict
             "model": unit.name,
             "passed": None,
             "failures": [],
+            "inputs": unit.proof.inputs() if unit.proof else {},
             "limits": ["not served: built with --no-verify"],
             "target": release.name,
             "repo_builder": repo_builder.__version__,

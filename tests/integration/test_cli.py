@@ -84,7 +84,7 @@ def test_build_says_what_it_proved_and_what_to_type_next(built: tuple[Path, Ende
         "  y  max abs error ",
         "  latency     p50 ",
         "  limit       Python stand-ins served for the compiled backends onnxruntime\n",
-        "\nNext:\n  repo-builder infer r my_model_1 --input NAME=FILE.npy\n  repo-builder serve r\n",
+        "\nNext:\n  repo-builder infer r my_model_1 --input x=FILE.npy\n  repo-builder serve r\n",
         f"  tritonserver --model-repository={place / 'r'}\n",
     ):
         assert text in ended.out
