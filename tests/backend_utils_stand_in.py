@@ -67,6 +67,20 @@ def load(repository: Path, config: dict[str, Any]) -> Any:
     return model
 
 
+def write(planned: Any, folder: Path) -> tuple[Path, dict[str, Any]]:
+    """A planned model as a model folder, and its config as the backend passes it."""
+    from google.protobuf.json_format import MessageToDict
+
+    for name, content in planned.version_files.items():
+        target = folder / "1" / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(content, bytes):
+            target.write_bytes(content)
+        else:
+            target.symlink_to(content)
+    return folder, MessageToDict(planned.config, preserving_proto_field_name=True)
+
+
 def request(texts: list[Any]) -> dict[str, Any]:
     """A request of texts as str or bytes, shape [batch, 1]."""
     raw = [text.encode() if isinstance(text, str) else text for text in texts]

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _NO_LIMIT = 10**20  # transformers writes 1e30 for "no limit": tokenization_utils_base.LARGE_INTEGER is its threshold
 _VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model", "*.spm", "*.tiktoken", "tekken.json")
+_FAST_CLASS = 'write "tokenizer_class": "PreTrainedTokenizerFast" into tokenizer_config.json'
 _SENTENCE_CONFIGS = tuple(
     f"sentence_{kind}_config.json"
     for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
@@ -66,7 +67,8 @@ def source_tokenizer(folder: Path) -> Any:
         raise SourceMissingError(
             f"there is no tokenizer in {home}",
             expected=f"one of {', '.join(_VOCABULARIES)}",
-            mend="save it beside the model: tokenizer.save_pretrained(folder)",
+            mend="save it beside the model: tokenizer.save_pretrained(folder); one without a vocabulary (ByT5, Canine) "
+            "has no fast form",
         )
     _read_json(home / "tokenizer.json", dict)
     config = _sentence_config(home)
@@ -85,9 +87,9 @@ def source_tokenizer(folder: Path) -> Any:
         raise _not_loaded(home, error) from error
     if not source.is_fast:
         raise SourceCorruptError(
-            f"the tokenizer in {home} ({type(source).__name__}) has no fast form",
+            f"the tokenizer in {home} ({type(source).__name__}) runs in Python alone, it has no fast form",
             expected="a tokenizer.json, or a vocabulary that transformers converts to one",
-            mend="convert it and save its tokenizer.json into the folder",
+            mend=f"put a tokenizer.json of the tokenizers library with the same ids into the folder and {_FAST_CLASS}",
         )
     if config.get("do_lower_case"):
         _lower_case(source.backend_tokenizer)
@@ -208,10 +210,11 @@ def _corrupt(path: Path, why: str) -> SourceCorruptError:
 
 
 def _not_loaded(home: Path, error: Exception) -> RepoBuilderError:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     if isinstance(error, ImportError):
         return MissingDependencyError(
-            f"the tokenizer in {home} needs a package that is not installed: {error}",
-            mend="install it, or save a tokenizer.json where it is installed",
+            f"the tokenizer in {home} needs a package that is not installed: {lines[0]}",
+            mend=f"install it; or put a tokenizer.json into the folder and {_FAST_CLASS}",
         )
     if "trust_remote_code" in str(error):
         return UnsafeSourceError(
@@ -220,7 +223,7 @@ def _not_loaded(home: Path, error: Exception) -> RepoBuilderError:
             mend="where you trust that code, save the fast tokenizer and take auto_map out of tokenizer_config.json",
         )
     return SourceCorruptError(
-        f"the tokenizer in {home} does not load: {error}",
+        f"the tokenizer in {home} does not load: {lines[0]}",
         expected="files that transformers' AutoTokenizer loads",
         mend="fetch or save the model's folder again",
     )

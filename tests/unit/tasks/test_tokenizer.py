@@ -285,13 +285,6 @@ class TestRefusals:
             tokenizer.settings(tmp_path)
         assert not (tmp_path / "own.py.ran").exists()
 
-    def test_a_tokenizer_without_a_fast_form(self, tmp_path: Path) -> None:
-        write_json(tmp_path / "vocab.json", {"<unk>": 0, "a</w>": 1})
-        (tmp_path / "merges.txt").write_text("#version: 0.2\n", encoding="utf-8")
-        write_json(tmp_path / "tokenizer_config.json", {"tokenizer_class": "CTRLTokenizer"})
-        with pytest.raises(SourceCorruptError, match=r"\(CTRLTokenizer\) has no fast form"):
-            tokenizer.settings(tmp_path)
-
     def test_modules_outside_the_folder(self, tmp_path: Path) -> None:
         save("wordpiece", tmp_path / "elsewhere")
         write_json(tmp_path / "model" / "modules.json", [{"path": "../elsewhere"}])
