@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from repo_builder.errors import SourceMissingError, UsageError, nearest
+from repo_builder.errors import SourceMissingError, UsageError
 from repo_builder.tensors import TensorSpec
 
 _EXAMPLE = "for example --input x=x.npy, --input QUESTION='Who?', or --input seed=1"
@@ -39,18 +39,18 @@ def parse(arguments: Sequence[str]) -> Given:
 def fit(given: Given, wanted: Sequence[TensorSpec]) -> dict[str, Any]:
     """One row of every input: texts where the model takes BYTES, JSON where it takes numbers.
 
+    An input that the model does not have stays as it is given: the client refuses it.
+
     Raises:
-        UsageError: the model has no such input, or the value is no number.
+        UsageError: the value is no number.
     """
     specs = {spec.name: spec for spec in wanted}
     fitted = {}
     for name, several in given.items():
-        if name not in specs:
-            raise UsageError(
-                f"the model has no input {name!r}{nearest(name, list(specs))}",
-                expected="; ".join(map(str, wanted)),
-            )
-        fitted[name] = several[0] if isinstance(several[0], np.ndarray) else _row(specs[name], several)
+        if name not in specs or isinstance(several[0], np.ndarray):
+            fitted[name] = several[0]
+        else:
+            fitted[name] = _row(specs[name], several)
     return fitted
 
 

@@ -48,7 +48,6 @@ def test_a_file_is_taken_as_it_is(tmp_path: Path) -> None:
         (["=1"], "--input '=1' is not NAME=VALUE"),
         (["x=nowhere.npy"], "--input x: there is no file nowhere.npy"),
         (["SEED=seven"], "--input SEED=seven is no number"),
-        (["QUESTIONS=a"], "the model has no input 'QUESTIONS' (did you mean 'QUESTION'?)"),
     ],
 )
 def test_what_does_not_fit_is_refused(given: list[str], words: str) -> None:
