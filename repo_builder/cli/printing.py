@@ -168,6 +168,8 @@ def _step(step: Any) -> dict[str, Any]:
 def _report(name: str, report: Mapping[str, Any], suffix: str) -> None:
     verdict = {True: "[green]proven[/]", False: "[red]FAILED[/]", None: "[yellow]not proven[/]"}[report.get("passed")]
     _out.print(f"{name}: {verdict}{suffix}")
+    if task := report.get("task"):
+        _out.print(f"  task        {task['name']} ({task['why']})", markup=False)
     engine = report.get("engine", {})
     if engine.get("exporter"):
         opset = f", opset {engine['opset']}, IR {engine['ir_version']}" if "opset" in engine else ""

@@ -77,7 +77,11 @@ def serving(built: tuple[Path, Ended]) -> Iterator[tuple[str, str]]:
 
 def test_build_says_what_it_proved_and_what_to_type_next(built: tuple[Path, Ended]) -> None:
     place, ended = built
-    assert ended.out.startswith("my_model_1: proven\n  converted   by none: taken as it is, opset 17, IR 8\n")
+    assert ended.out.startswith(
+        "my_model_1: proven\n"
+        "  task        tensors (onnx files carry no task)\n"
+        "  converted   by none: taken as it is, opset 17, IR 8\n"
+    )
     for text in (
         "  served by   triton 2.51.0 (embedded, python 3.",
         "  against     the onnx file itself, in ONNX Runtime in process\n",
