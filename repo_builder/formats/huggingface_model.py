@@ -9,6 +9,7 @@ from typing import Any
 
 from repo_builder.artifact import Artifact
 from repo_builder.errors import MissingDependencyError, SignatureError, SourceCorruptError
+from repo_builder.formats import end_pooling
 from repo_builder.formats.examples import example_inputs
 from repo_builder.formats.torch_program import TorchProgram
 from repo_builder.tensors import TensorSpec
@@ -26,7 +27,7 @@ def load(artifact: Artifact, auto_class: str) -> TorchProgram:
         raise MissingDependencyError(
             f"loading {artifact.path.name} needs {error.name}", mend="pip install 'repo-builder[huggingface]'"
         ) from error
-    model = _pretrained(getattr(transformers, auto_class), artifact)
+    model = pretrained(getattr(transformers, auto_class), artifact)
     names = _input_names(transformers, model, artifact)
     inputs = tuple(TensorSpec(name, "INT64", ("batch", "sequence")) for name in names)
     examples = tuple(torch.from_numpy(a) for a in example_inputs(inputs, _EXAMPLE_SIZES).values())
@@ -36,7 +37,12 @@ def load(artifact: Artifact, auto_class: str) -> TorchProgram:
     return TorchProgram(module, "eager", inputs, outputs, examples)
 
 
-def _pretrained(auto: Any, artifact: Artifact) -> Any:
+def pretrained(auto: Any, artifact: Artifact) -> Any:
+    """The folder's model by one of transformers' Auto classes: fp32 on the CPU, eager attention, in eval mode.
+
+    Raises:
+        SourceCorruptError: transformers does not load it, or weights are missing from the files.
+    """
     import torch
 
     options: dict[str, Any] = {
@@ -116,6 +122,8 @@ def _input_names(transformers: Any, model: Any, artifact: Artifact) -> tuple[str
 
 def _positional(torch: Any, model: Any, names: tuple[str, ...]) -> Any:
     fixed = {"use_cache": False} if "use_cache" in inspect.signature(model.forward).parameters else {}
+    if end_pooling.needed(model):
+        end_pooling.pool_row_by_row(model)
 
     class TextModel(torch.nn.Module):  # type: ignore[misc]
         def __init__(self) -> None:
