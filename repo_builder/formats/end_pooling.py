@@ -17,7 +17,7 @@ def needed(model: Any) -> bool:
 
 
 def pool_row_by_row(model: Any) -> None:
-    """Replace the ``forward`` of ``model`` by one that takes its inputs by name and gives ``logits`` [batch, labels]."""
+    """Replace the ``forward`` of ``model`` by one that takes inputs by name and gives ``logits`` [batch, labels]."""
     import torch
 
     base = getattr(model, model.base_model_prefix)
