@@ -6,9 +6,10 @@ import errno
 import hashlib
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
+from typing import Any, cast
 
 from repo_builder import convert, formats, releases, tasks
 from repo_builder.artifact import Artifact, file_digest, files_digest, tree_files
@@ -20,6 +21,10 @@ from repo_builder.spec import ModelSpec
 
 Progress = Callable[[str, str], None]
 """Called with the model's name and what is being done to it."""
+
+Programs = TorchProgram | Mapping[str, TorchProgram] | None
+Engines = Artifact | Mapping[str, Artifact]
+"""A task whose head gives several programs by name gets the engines by the same names."""
 
 OPSET = 20
 """The opset to export at, where the target takes it: the newest that the dynamo exporter writes without conversion."""
@@ -81,16 +86,16 @@ def make(model: ModelSpec, source: Artifact, release: releases.Release, work: Pa
         task, why = tasks.choose(model, source)
         own_key, sha256 = key(model, source, release, task.NAME), source.digest()
         now("load")
-        program = None if source.format == model.engine else task.head(source, model)
+        program: Programs = None if source.format == model.engine else task.head(source, model)
         now("convert")
-        engine = _engine(model, source, program, release, work, lambda what: progress(name, f"convert: {what}"))
+        engine = _engines(model, source, program, release, work, lambda what: progress(name, f"convert: {what}"))
         now("plan")
         _check_axes(model, engine)
-        planned = task.models(model, source, engine)
+        planned = task.models(model, source, cast(Any, engine))
         for one in planned:
             releases.check_config(one.config, release)
         now("reference")
-        proof = task.proof(model, source, engine, program)
+        proof = task.proof(model, source, cast(Any, engine), cast(Any, program))
     except RepoBuilderError as error:
         raise error.at(stage=stage, model=name) from error.__cause__
     except Exception as error:
@@ -121,10 +126,29 @@ def make(model: ModelSpec, source: Artifact, release: releases.Release, work: Pa
     facts = {
         "source": {"format": source.format, "sha256": sha256, **source.facts},
         "task": {"name": task.NAME, "why": why},
-        "engine": {"format": engine.format, "batch": engine.batch, **engine.provenance},
+        "engine": _engine_facts(engine),
         "target": release.name,
     }
     return Unit(name, own_key, planned, proof, facts)
+
+
+def _engines(
+    model: ModelSpec,
+    source: Artifact,
+    program: Programs,
+    release: releases.Release,
+    work: Path,
+    progress: Callable[[str], None],
+) -> Engines:
+    """The converted model; of a head with several programs the converted parts, each in a folder of its own."""
+    if not isinstance(program, Mapping):
+        return _engine(model, source, program, release, work, progress)
+
+    def made(part: str) -> Artifact:
+        (work / part).mkdir()
+        return _engine(model, source, program[part], release, work / part, lambda what: progress(f"{part}: {what}"))
+
+    return {part: made(part) for part in program}
 
 
 def _engine(
@@ -157,8 +181,18 @@ def _engine(
     return prove_batch(engine, runtime.run)
 
 
-def _check_axes(model: ModelSpec, engine: Artifact) -> None:
-    axes = sorted({d for t in engine.inputs for d in t.shape if isinstance(d, str)})
+def _engine_facts(engine: Engines) -> dict[str, Any]:
+    """How the engine was made; of several parts each, under the exporters that they took."""
+    if isinstance(engine, Artifact):
+        return {"format": engine.format, "batch": engine.batch, **engine.provenance}
+    parts = {part: _engine_facts(one) for part, one in engine.items()}
+    exporters = dict.fromkeys(str(part["exporter"]) for part in parts.values() if part.get("exporter"))
+    return {"format": next(iter(parts.values()))["format"], "exporter": ", ".join(exporters), "parts": parts}
+
+
+def _check_axes(model: ModelSpec, engine: Engines) -> None:
+    engines = [engine] if isinstance(engine, Artifact) else list(engine.values())
+    axes = sorted({d for one in engines for t in one.inputs for d in t.shape if isinstance(d, str)})
     for axis in model.shapes:
         if axis not in axes:
             raise SpecError(
