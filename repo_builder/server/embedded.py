@@ -93,6 +93,7 @@ def start(
     timeout: float = 300,
     strict: bool = True,
     extra_args: Sequence[str] = (),
+    interpreter: Interpreter | None = None,
     progress: Progress | None = None,
 ) -> RunningServer:
     """Start the embedded server on a repository and wait until it is ready. It listens on 127.0.0.1 alone.
@@ -106,6 +107,7 @@ def start(
         timeout: seconds until it must be ready; the making of the environment is not counted.
         strict: a model that does not load is an error; otherwise the server runs without it.
         extra_args: more arguments for ``tritonserver``.
+        interpreter: the Python that Python-backend models run under (default: the one that runs us).
         progress: called with one line per step.
 
     Raises:
@@ -119,7 +121,8 @@ def start(
         raise SourceMissingError(f"there is no model repository {repository}", stage="serve")
     wanted = (grpc_port, http_port, metrics_port)
     ports.choose(*wanted)
-    environment = prepare(needs.backends(repository, models), onnxruntime=onnxruntime, progress=progress)
+    needed = needs.backends(repository, models)
+    environment = prepare(needed, onnxruntime=onnxruntime, interpreter=interpreter, progress=progress)
     if progress:
         progress(f"starting tritonserver on {repository}")
     options = [f"--model-repository={repository}", f"--exit-on-error={str(strict).lower()}"]

@@ -5,7 +5,8 @@ Every setting is a string in the config's ``parameters``:
 - ``layout``: how the inputs (BYTES, UTF-8, in the order of the config) make sequences of tokens:
   ``text``: one input [batch, 1], a text a row;
   ``pairs``: one input [batch, 2], a pair a row;
-  ``windows``: two inputs [batch, 1] (question, context), a pair a row, cut into overlapping windows;
+  ``windows``: two inputs [batch, 1] (question, context), a pair a row, cut into overlapping windows; neither text is
+  empty; with ``truncation`` ``only_first`` the context is the pair's first text;
   ``labels``: two inputs [batch, 1] and [batch, labels], a pair of the text and each label in ``hypothesis_template``.
 - ``tokenizer_file``: file in the version folder (``tokenizer.json``). Padding and truncation stored in it are replaced.
 - ``max_length``: tokens kept of a sequence, special tokens included; absent: nothing is cut.
@@ -73,11 +74,14 @@ class TritonPythonModel:
         self.tokenizer.no_padding()
         self.tokenizer.no_truncation()
         self.tokenizer.encode_special_tokens = _one_of(parameters, "split_special_tokens", ("false", "true")) == "true"
+        self.stride = int(parameters.get("stride", "0"))
+        truncation = _one_of(parameters, "truncation", ("longest_first", "only_first", "only_second"))
+        self.context_first = truncation == "only_first"
         if self.max_length is not None:
             self.tokenizer.enable_truncation(
                 self.max_length,
-                stride=int(parameters.get("stride", "0")),
-                strategy=_one_of(parameters, "truncation", ("longest_first", "only_first", "only_second")),
+                stride=self.stride,
+                strategy=truncation,
                 direction=_one_of(parameters, "truncation_side", ("right", "left")),
             )
         slow = FROM_OFFSETS.intersection(self.outputs)
@@ -100,10 +104,18 @@ class TritonPythonModel:
         if self.layout == "pairs":
             return [[(left, right)] for left, right in first]
         if self.layout == "windows":
-            return [[(question[0], context[0])] for question, context in zip(*texts, strict=True)]
+            return self._windowed(texts)
         return [
             [(text, self.template.format(label)) for label in labels] for (text,), labels in zip(*texts, strict=True)
         ]
+
+    def _windowed(self, texts):
+        for name, rows in zip(self.inputs, texts, strict=True):
+            for row, (text,) in enumerate(rows):
+                if not text:
+                    return f"input '{name}': text {row} is empty, expected a question and a context"
+        pairs = [(question, context) for (question,), (context,) in zip(*texts, strict=True)]
+        return [[pair[::-1] if self.context_first else pair] for pair in pairs]
 
     def _texts(self, request, name):
         array = pb_utils.get_input_tensor_by_name(request, name).as_numpy()
@@ -121,11 +133,22 @@ class TritonPythonModel:
         sequences = [sequence for rows in several for row in rows for sequence in row]
         try:
             encodings = iter(self.encode(sequences, add_special_tokens=self.special))
-        except Exception as error:  # noqa: BLE001 (the library raises nothing more special)
+        except BaseException as error:
+            if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+                raise
             if len(several) == 1:
-                return [_refusal(f"{' and '.join(map(repr, self.inputs))} cannot be encoded: {error}")]
+                return [_refusal(self._why(error))]
             return [self._answers([rows])[0] for rows in several]
         return [self._response([[next(encodings) for _ in row] for row in rows]) for rows in several]
+
+    def _why(self, error):
+        """The library raises nothing special, and panics where windows cannot share as many tokens as they should."""
+        if self.layout == "windows":
+            return (
+                f"'{self.inputs[0]}' is too long: beside it no window of {self.max_length} tokens holds more of "
+                f"'{self.inputs[1]}' than the {self.stride} tokens that windows share; expected a shorter question"
+            )
+        return f"{' and '.join(map(repr, self.inputs))} cannot be encoded: {error}"
 
     def _response(self, rows):
         if self.layout == "windows":
@@ -143,7 +166,7 @@ class TritonPythonModel:
                 at = (number, place) if len(shape) == 3 else number
                 length = len(encoding)
                 span = slice(width - length, width) if self.pad_left else slice(0, length)
-                for name, array in arrays.items():
+                for name, array in arrays.items() if length else ():
                     array[at][span] = _values(encoding, name)
         tensors = [pb_utils.Tensor(name, array) for name, array in arrays.items()]
         return pb_utils.InferenceResponse(output_tensors=tensors)
