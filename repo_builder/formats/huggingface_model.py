@@ -9,7 +9,7 @@ from typing import Any
 
 from repo_builder.artifact import Artifact
 from repo_builder.errors import MissingDependencyError, SignatureError, SourceCorruptError
-from repo_builder.formats import end_pooling
+from repo_builder.formats import end_pooling, last_token_pooling
 from repo_builder.formats.examples import example_inputs
 from repo_builder.formats.torch_program import TorchProgram
 from repo_builder.tensors import TensorSpec
@@ -124,6 +124,8 @@ def _positional(torch: Any, model: Any, names: tuple[str, ...]) -> Any:
     fixed = {"use_cache": False} if "use_cache" in inspect.signature(model.forward).parameters else {}
     if end_pooling.needed(model):
         end_pooling.pool_row_by_row(model)
+    elif last_token_pooling.needed(model):
+        last_token_pooling.pool_by_mask(model)
 
     class TextModel(torch.nn.Module):  # type: ignore[misc]
         def __init__(self) -> None:
