@@ -161,7 +161,10 @@ def _needed(model: str, found: Mapping[str, Any], repository: Path) -> list[str]
 
 
 def _with_steps(model: str, found: Mapping[str, Any]) -> list[str]:
+    """The model, the steps of its ensemble, and the models that its parameters name: those that it calls itself."""
     steps = [step.model_name for step in found[model].ensemble_scheduling.step] if model in found else []
+    if model in found:
+        steps += [p.string_value for p in found[model].parameters.values() if p.string_value in {*found} - {model}]
     return [model, *(name for step in steps for name in _with_steps(step, found))]
 
 

@@ -12,7 +12,7 @@ from repo_builder.errors import MissingDependencyError, SourceCorruptError
 from repo_builder.planned import Content
 
 SOURCE, TARGET, VOCABULARY = "source.spm", "target.spm", "vocab.json"
-DECODING, TOKEN_IDS = "decoding.json", "token_ids.json"
+DECODING, TOKEN_IDS, CHARSMAP = "decoding.json", "token_ids.json", "charsmap.bin"
 _SPACE = "\N{LOWER ONE EIGHTH BLOCK}"  # sentencepiece writes it for a space
 _UNIGRAM = 1  # sentencepiece_model.proto, TrainerSpec.ModelType
 _NORMAL, _UNKNOWN, _CONTROL, _UNUSED = 1, 2, 3, 5  # ModelProto.SentencePiece.Type
@@ -68,7 +68,8 @@ def convert(folder: Path, tokenizer: Any) -> Converted:
         SourceCorruptError: source.spm is of a kind that the fast library does not carry exactly.
     """
     model = _proto(folder / SOURCE)
-    encoding, pieces = _encoding(model, folder, tokenizer)
+    encoding, pieces = _encoding(model, tokenizer)
+    charsmap = bytes(model.normalizer_spec.precompiled_charsmap)
     vocabulary = dict(tokenizer.encoder)
     unknown = vocabulary[tokenizer.unk_token]
     codes = {code: vocabulary[code] for code in tokenizer.supported_language_codes}
@@ -76,11 +77,14 @@ def convert(folder: Path, tokenizer: Any) -> Converted:
         {
             "tokenizer.json": encoding,
             DECODING: _decoding(tokenizer),
+            **({CHARSMAP: charsmap} if charsmap else {}),
             TOKEN_IDS: json.dumps([vocabulary.get(piece, unknown) for piece in pieces]).encode(),
         },
         {
             "decoding_file": DECODING,
+            "strip_text": "true",
             "token_ids_file": TOKEN_IDS,
+            **({"charsmap_file": CHARSMAP} if charsmap else {}),
             "language_codes": json.dumps(codes, ensure_ascii=False, sort_keys=True),
             "unk_token_id": str(unknown),
         },
@@ -88,9 +92,10 @@ def convert(folder: Path, tokenizer: Any) -> Converted:
 
 
 def _proto(path: Path) -> Any:
-    from transformers.convert_slow_tokenizer import import_protobuf
+    # sentencepiece's own module is bound to one version of protobuf
+    from transformers.utils import sentencepiece_model_pb2_new
 
-    model = import_protobuf().ModelProto()
+    model = sentencepiece_model_pb2_new.ModelProto()
     try:
         model.ParseFromString(path.read_bytes())
     except Exception as error:
@@ -113,7 +118,7 @@ def _proto(path: Path) -> Any:
     return model
 
 
-def _encoding(model: Any, folder: Path, tokenizer: Any) -> tuple[bytes, list[str]]:
+def _encoding(model: Any, tokenizer: Any) -> tuple[bytes, list[str]]:
     """tokenizer.json, and the piece of every one of its ids."""
     from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 
@@ -122,9 +127,7 @@ def _encoding(model: Any, folder: Path, tokenizer: Any) -> tuple[bytes, list[str
     pieces = [(p.piece if p.type in plain else f"{i} {p.piece}", p.score) for i, p in enumerate(model.pieces)]
     unknown = next(i for i, piece in enumerate(model.pieces) if piece.type == _UNKNOWN)
     made = Tokenizer(models.Unigram(pieces, unk_id=unknown, byte_fallback=False))
-    steps: list[Any] = [normalizers.Strip(), normalizers.Replace(Regex(" {2,}"), " ")]
-    if model.normalizer_spec.precompiled_charsmap:
-        steps.insert(0, normalizers.Precompiled(model.normalizer_spec.precompiled_charsmap))
+    steps = [normalizers.Replace(Regex("^ +| +$"), ""), normalizers.Replace(Regex(" {2,}"), " ")]
     made.normalizer = normalizers.Sequence(steps)
     made.pre_tokenizer = pre_tokenizers.Metaspace(replacement=_SPACE, prepend_scheme="always", split=False)
     special = [str(token) for token in tokenizer.all_special_tokens]
@@ -146,8 +149,5 @@ def _decoding(tokenizer: Any) -> bytes:
     words = tokenizer.target_encoder if tokenizer.separate_vocabs else tokenizer.encoder
     made = Tokenizer(models.WordLevel(dict(words), unk_token=tokenizer.unk_token))
     made.add_special_tokens([AddedToken(str(t), normalized=False, special=True) for t in tokenizer.all_special_tokens])
-    longest = 1 << 16
-    made.decoder = decoders.Sequence(
-        [decoders.Replace(_SPACE, " "), decoders.Fuse(), decoders.Strip(" ", longest, longest)]
-    )
+    made.decoder = decoders.Sequence([decoders.Replace(_SPACE, " "), decoders.Fuse()])
     return str(made.to_str()).encode()

@@ -17,7 +17,7 @@ from repo_builder.planned import Content, PlannedModel
 from repo_builder.proof import Case, Proof, Tolerance
 from repo_builder.spec import ModelSpec
 from repo_builder.tasks import generation_rules, samples, seq2seq_heads, text, vendored
-from repo_builder.tasks.engine_model import engine_model
+from repo_builder.tasks.engine_model import dynamic_batching, engine_model
 from repo_builder.tasks.seq2seq_heads import DECODER, ENCODER
 from repo_builder.tasks.seq2seq_tokens import Tokens, tokens
 from repo_builder.tasks.tokenizer import TEXT_LAYOUT
@@ -71,8 +71,11 @@ def models(model: ModelSpec, source: Artifact, engines: Mapping[str, Artifact]) 
                 mend="build it without a text task, its parts by module.py:factory",
             )
     name = model.public_name
-    parts = {part: engine_model(f"{name}_{part}", model, engines[part]) for part in ENGINES}
-    planned = {"generate": _generating(name, model, source, parts), **parts}
+    # The generating model merges requests; a queue in front of every step of the decoder would only delay it.
+    alone = model.model_copy(update={"batching": model.batching.model_copy(update={"dynamic": False})})
+    parts = {part: engine_model(f"{name}_{part}", alone, engines[part]) for part in ENGINES}
+    batching = {"dynamic_batching": dynamic_batching(model, engines[DECODER])} if model.batching.dynamic else {}
+    planned = {"generate": _generating(name, model, source, parts, batching), **parts}
     for step, overrides in model.step_configs.items():
         if step not in planned:
             raise SpecError(
@@ -135,7 +138,9 @@ def _case(generator: Any, encode: Tokens, sample: str, limit: int | None, sampli
     return Case(inputs, {OUTPUT: generated, IDS: answer, MASK: np.ones_like(answer)})
 
 
-def _generating(name: str, model: ModelSpec, source: Artifact, parts: Mapping[str, PlannedModel]) -> PlannedModel:
+def _generating(
+    name: str, model: ModelSpec, source: Artifact, parts: Mapping[str, PlannedModel], batching: Mapping[str, Any]
+) -> PlannedModel:
     encode = tokens(_home(source), text.longest(model))
     library = vendored.library("tokenizers")
     parameters = {
@@ -145,7 +150,7 @@ def _generating(name: str, model: ModelSpec, source: Artifact, parts: Mapping[st
         "tokenizers_version": library.version,
         "tokenizers_sha256": library.digest,
     }
-    files: dict[str, Content] = {file: TEMPLATE / file for file in ("model.py", "search.py")}
+    files: dict[str, Content] = {file: TEMPLATE / file for file in ("model.py", "search.py", "charsmap.py")}
     files |= encode.files
     files |= {f"vendor/{path}": file for path, file in library.files.items()}
     decoder = parts[DECODER].config
@@ -164,7 +169,7 @@ def _generating(name: str, model: ModelSpec, source: Artifact, parts: Mapping[st
             "instance_group": [
                 {"kind": "KIND_CPU", "count": max(1, sum(group.count for group in decoder.instance_group))}
             ],
-            "dynamic_batching": {},
+            **batching,
             "parameters": dict(sorted(parameters.items())),
         }
     )

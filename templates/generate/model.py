@@ -12,9 +12,11 @@ Every setting is a string in the config's ``parameters``:
 - ``tokenizer_file``: file in the version folder (``tokenizer.json``); ``decoding_file``: the one that turns ids into
   text (the same). Padding and truncation stored in them are replaced.
 - ``token_ids_file``: JSON list: the model's id of each id of the tokenizer; absent: the ids are the same.
+- ``charsmap_file``: sentencepiece's normalization (see charsmap.py), applied before the tokenizer's own.
 - ``language_codes``: JSON object: ``>>code<<`` at the start of a text -> id; other codes get ``unk_token_id``.
 - ``max_length_of_text``: tokens kept of a text, special tokens included; ``truncation_side``, ``split_special_tokens``,
   ``prompt``, ``pad_id`` as in the tokenizer model of other text tasks.
+- ``strip_text``: ``true`` takes the white space off both ends of an answer.
 - ``max_positions``: most tokens of an answer, the start token included; absent: no limit.
 - ``do_sample``, ``temperature``, ``top_k``, ``top_p``: defaults of the inputs of these names (``false``, 1, 50, 1).
 - the fields of the generation config that ``search.Rules`` names, as JSON.
@@ -30,6 +32,7 @@ import triton_python_backend_utils as pb_utils
 
 sys.dont_write_bytecode = True  # nothing is written into the repository, where it would count as a change
 sys.path.insert(0, str(Path(__file__).parent))
+from charsmap import Charsmap  # noqa: E402
 from search import Rules, Sampler, Sequence  # noqa: E402
 
 
@@ -131,7 +134,7 @@ class TritonPythonModel:
 SAMPLING = {"temperature": 1.0, "top_k": 50, "top_p": 1.0}
 TEXT_PARAMETERS = (
     *("encoder", "decoder", "tokenizer_file", "decoding_file", "token_ids_file", "truncation_side", "prompt"),
-    *("tokenizers_version", "tokenizers_sha256"),
+    *("charsmap_file", "tokenizers_version", "tokenizers_sha256"),
 )
 """Parameters that are plain text; the others are JSON."""
 
@@ -144,6 +147,9 @@ class Tokens:
         file = parameters.get("tokenizer_file", "tokenizer.json")
         self.source = _tokenizer(tokenizers, folder / file)
         self.target = _tokenizer(tokenizers, folder / parameters.get("decoding_file", file))
+        if "charsmap_file" in parameters:
+            charsmap = tokenizers.normalizers.Normalizer.custom(Charsmap(folder / parameters["charsmap_file"]))
+            self.source.normalizer = tokenizers.normalizers.Sequence([charsmap, self.source.normalizer])
         self.source.encode_special_tokens = json.loads(parameters.get("split_special_tokens", "false"))
         self.longest = json.loads(parameters.get("max_length_of_text", "null"))
         if self.longest is not None:
@@ -151,6 +157,7 @@ class Tokens:
             self.source.enable_truncation(self.longest, strategy="longest_first", direction=side)
         self.pad_id = json.loads(parameters.get("pad_id", "0"))
         self.prompt = parameters.get("prompt", "")
+        self.strip = json.loads(parameters.get("strip_text", "false"))
         self.ids = None
         if "token_ids_file" in parameters:
             with open(folder / parameters["token_ids_file"], encoding="utf-8") as handle:
@@ -166,7 +173,8 @@ class Tokens:
         return [self._with_code(code, row) for code, row in zip(codes, rows, strict=True)]
 
     def decode(self, rows):
-        return self.target.decode_batch(rows, skip_special_tokens=True)
+        texts = self.target.decode_batch(rows, skip_special_tokens=True)
+        return [text.strip() for text in texts] if self.strip else texts
 
     def _code(self, text):
         """The id of the language code that the text starts with, if it does, and the text after it."""
