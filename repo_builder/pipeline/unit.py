@@ -18,6 +18,7 @@ from repo_builder.formats.batch import prove_batch
 from repo_builder.formats.torch_program import TorchProgram
 from repo_builder.repository.plan import Unit
 from repo_builder.spec import ModelSpec
+from repo_builder.tasks import instances
 
 Progress = Callable[[str, str], None]
 """Called with the model's name and what is being done to it."""
@@ -85,6 +86,9 @@ def make(model: ModelSpec, source: Artifact, release: releases.Release, work: Pa
     try:
         task, why = tasks.choose(model, source)
         own_key, sha256 = key(model, source, release, task.NAME), source.digest()
+        if hasattr(task, "prepare"):
+            now("prepare")
+            task.prepare(lambda what: progress(name, f"prepare: {what}"))
         now("load")
         program: Programs = None if source.format == model.engine else task.head(source, model)
         now("convert")
@@ -127,6 +131,7 @@ def make(model: ModelSpec, source: Artifact, release: releases.Release, work: Pa
         "source": {"format": source.format, "sha256": sha256, **source.facts},
         "task": {"name": task.NAME, "why": why},
         "engine": _engine_facts(engine),
+        "instances": {one.name: found for one in planned if (found := instances.chosen(one.config))},
         "target": release.name,
     }
     return Unit(name, own_key, planned, proof, facts)

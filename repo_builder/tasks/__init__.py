@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from typing import Protocol, cast
+from collections.abc import Mapping
+from typing import Any, Protocol, cast
 
 from repo_builder.artifact import Artifact
 from repo_builder.errors import UnknownTaskError, nearest
@@ -14,7 +15,11 @@ from repo_builder.spec import ModelSpec
 
 
 class Task(Protocol):
-    """A module of this package."""
+    """A module of this package.
+
+    Where the reference needs more than the builder's own environment, ``prepare(progress)`` makes it, before anything
+    is converted; ``progress`` is called with one line per step.
+    """
 
     NAME: str
     SOURCES: frozenset[str]
@@ -34,7 +39,14 @@ TASKS: dict[str, str] = {
     "tensors": "repo_builder.tasks.plain_tensors",
     "feature-extraction": "repo_builder.tasks.feature_extraction",
     "sentence-embedding": "repo_builder.tasks.sentence_embedding",
+    "sparse-embedding": "repo_builder.tasks.sparse_embedding",
+    "reranking": "repo_builder.tasks.reranking",
     "text-classification": "repo_builder.tasks.text_classification",
+    "token-classification": "repo_builder.tasks.token_classification",
+    "question-answering": "repo_builder.tasks.question_answering",
+    "zero-shot-classification": "repo_builder.tasks.zero_shot_classification",
+    "fill-mask": "repo_builder.tasks.fill_mask",
+    "text2text-generation": "repo_builder.tasks.text2text_generation",
 }
 
 
@@ -70,19 +82,57 @@ def choose(model: ModelSpec, source: Artifact) -> tuple[Task, str]:
     return task, why
 
 
-HEADS: tuple[tuple[str, str], ...] = (("ForSequenceClassification", "text-classification"),)
+HEADS: tuple[tuple[str, str], ...] = (
+    ("ForSequenceClassification", "text-classification"),
+    ("ForTokenClassification", "token-classification"),
+    ("ForQuestionAnswering", "question-answering"),
+    ("ForQuestionAnsweringSimple", "question-answering"),
+    ("ForMaskedLM", "fill-mask"),
+)
 """Endings of the class that wrote a model (``architectures`` of config.json), and what it does."""
 
 
+_SENTENCE: dict[str, str] = {
+    "SentenceTransformer": "sentence-embedding",
+    "CrossEncoder": "reranking",
+    "SparseEncoder": "sparse-embedding",
+}
+"""``model_type`` of config_sentence_transformers.json, and what it does."""
+
+
 def guess(source: Artifact) -> tuple[str, str]:
-    """The task that the source's own files tell, and why, in words."""
+    """The task that the source's own files tell, and why, in words.
+
+    Raises:
+        UnknownTaskError: a kind of sentence-transformers model that no task serves.
+    """
     if source.format != "huggingface":
         return "tensors", f"{source.format} files carry no task"
-    if (source.folder / "modules.json").is_file():
-        return "sentence-embedding", "the folder has sentence-transformers' modules.json"
+    if folder := source.facts.get("sentence_transformers"):
+        return _sentence_task(source, folder)
     written = [str(name) for name in source.facts.get("architectures") or ()]
+    classifier = next((name for name in written if name.endswith("ForSequenceClassification")), None)
+    if classifier and source.facts.get("cross_encoder"):
+        return "reranking", "config.json bears the mark of sentence-transformers' CrossEncoder"
+    if classifier and len(source.facts.get("id2label") or ()) == 1:
+        return "reranking", f"config.json names {classifier} with one label; of single texts it is text-classification"
     for ending, task in HEADS:
         for name in written:
             if name.endswith(ending):
                 return task, f"config.json names {name}"
     return "feature-extraction", "a Hugging Face encoder without a known head"
+
+
+def _sentence_task(source: Artifact, folder: Mapping[str, Any]) -> tuple[str, str]:
+    if any(module["kind"] == "SpladePooling" for module in folder["modules"]):
+        return "sparse-embedding", "modules.json names SpladePooling"
+    written = folder["settings"].get("config_sentence_transformers", {}).get("model_type", "SentenceTransformer")
+    if written not in _SENTENCE:
+        raise UnknownTaskError(
+            f"{source.path.name} is a {written} of sentence-transformers",
+            expected="one of " + ", ".join(_SENTENCE),
+            mend="name a task with --task that fits its transformer",
+        )
+    if written == "SentenceTransformer":
+        return "sentence-embedding", "the folder has sentence-transformers' modules.json"
+    return _SENTENCE[written], f"config_sentence_transformers.json names {written}"

@@ -20,6 +20,22 @@ def longest(model: ModelSpec) -> int | None:
     return asked.max if asked else None
 
 
+def with_batch_size(model: ModelSpec, size: int) -> ModelSpec:
+    """The model with ``max_batch_size: size`` where the spec says nothing: for tasks whose rows are several sequences."""
+    if model.batching.max_batch_size is not None or "batch" in model.shapes:
+        return model
+    return model.model_copy(update={"batching": model.batching.model_copy(update={"max_batch_size": size})})
+
+
+def parameter(model: ModelSpec, step: str, key: str) -> str | None:
+    """A config parameter of a step as the spec's ``step_configs`` has it; None where it does not say."""
+    parameters = model.step_configs.get(step, {}).get("parameters")
+    value = parameters.get(key) if isinstance(parameters, Mapping) else None
+    if isinstance(value, Mapping):
+        value = value.get("string_value")
+    return None if value is None else str(value)
+
+
 def text_ensemble(
     model: ModelSpec,
     source: Artifact,

@@ -17,7 +17,7 @@ Every setting is a string in the config's ``parameters``:
 - ``pad_to_multiple_of``: lengths are rounded up to a multiple of it (``1``), never above ``max_length``.
 - ``pad_lengths``: ``8,16,32``: lengths are rounded up to the next of these; longer ones follow ``pad_to_multiple_of``.
 - ``add_special_tokens``, ``split_special_tokens``: ``true`` or ``false``.
-- ``prompt``: put in front of every text (layout ``text``).
+- ``prompt``: put in front of every text (layout ``text``), or of the first of every pair (layout ``pairs``).
 
 Outputs, any of ``OUTPUTS`` as INT64 or INT32, have the shape [batch, tokens]; with windows or labels [batch, sequences,
 tokens], where a row with fewer windows than another has some whose ``attention_mask`` is 0. ``offsets`` has one more
@@ -102,7 +102,7 @@ class TritonPythonModel:
         if self.layout == "text":
             return [[self.prompt + text for text in row] for row in first]
         if self.layout == "pairs":
-            return [[(left, right)] for left, right in first]
+            return [[(self.prompt + left, right)] for left, right in first]
         if self.layout == "windows":
             return self._windowed(texts)
         return [
