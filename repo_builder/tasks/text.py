@@ -21,7 +21,7 @@ def longest(model: ModelSpec) -> int | None:
 
 
 def with_batch_size(model: ModelSpec, size: int) -> ModelSpec:
-    """The model with ``max_batch_size: size`` where the spec says nothing: for tasks whose rows are several sequences."""
+    """The model with ``max_batch_size: size`` where the spec says nothing, for rows of several sequences."""
     if model.batching.max_batch_size is not None or "batch" in model.shapes:
         return model
     return model.model_copy(update={"batching": model.batching.model_copy(update={"max_batch_size": size})})
