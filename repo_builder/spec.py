@@ -17,6 +17,8 @@ PRECISIONS = ("fp32",)
 EXPORTERS = ("dynamo", "script", "trace")
 LONGEST_NAME = 128
 """Characters; the steps of an ensemble add to it, and file systems end at 255."""
+MEMORY_PER_CPU = 2
+"""GiB taken for each core of a machine of which only the cores are told: the least that common servers have."""
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*\Z")
 
 
@@ -147,7 +149,13 @@ class ModelSpec(_Value):
         {}, description="Ranges of named axes: {sequence: {min: 1, opt: 64, max: 256}}."
     )
     batching: Batching = Field(Batching(), description="How requests become batches.")
-    instances: Instances | None = Field(None, description="instance_group; default: the server's own.")
+    instances: Instances | None = Field(None, description="instance_group; default: one per core, on the CPU.")
+    cpus: Int | None = Field(
+        None, ge=1, description="CPU cores that the model may use where it is served; default: this machine's."
+    )
+    memory: Int | None = Field(
+        None, ge=1, description="GiB of memory there; default: this machine's, or 2 per core where cpus is given."
+    )
     config: Mapping[str, Any] = Field({}, description="Any ModelConfig field of the converted model, laid over ours.")
     step_configs: Mapping[str, Mapping[str, Any]] = Field(
         {}, description="The same for the other models of an ensemble: {ensemble: {...}, tokenizer: {...}}."

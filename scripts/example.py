@@ -43,7 +43,7 @@ def tiny_encoder(folder: Path) -> Path:
 
 def build(source: Path, out: Path, *, verify: bool = True) -> repo_builder.pipeline.Result:
     return repo_builder.build(
-        source, out, task="sentence-embedding", name="tiny_encoder", target="26.08", verify=verify
+        source, out, task="sentence-embedding", name="tiny_encoder", target="26.08", cpus=2, verify=verify
     )
 
 

@@ -72,6 +72,9 @@ def build(
     target: Target = None,
     name: Annotated[str | None, typer.Option(help="Name of the served model.")] = None,
     exporter: Annotated[Exporter | None, typer.Option(help="Only this exporter; default: a chain.")] = None,
+    cpus: Annotated[
+        int | None, typer.Option(min=1, help="CPU cores to serve with: one instance each; default: this machine's.")
+    ] = None,
     server: Server = "embedded",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done.")] = False,
     no_verify: Annotated[bool, typer.Option("--no-verify", help="Do not serve and compare.")] = False,
@@ -103,6 +106,7 @@ def build(
             engine=engine.value if engine else None,
             name=name,
             exporter=exporter.value if exporter else None,
+            cpus=cpus,
         )
     if report and not dry_run:
         printing.write_report(report, result)

@@ -177,6 +177,8 @@ def _report(name: str, report: Mapping[str, Any], suffix: str) -> None:
     for attempt in engine.get("attempts", []):
         if attempt.get("why"):
             _out.print(f"  not by      {attempt['exporter']}: {attempt['why']}", markup=False)
+    for model, instances in report.get("instances", {}).items():
+        _out.print(f"  instances   {model}: {_instances(instances)}", markup=False)
     if "server" in report:
         server = report["server"]
         who = ", ".join(f"{n} {v}" for n, v in server["versions"].items() if n != "tritonserver")
@@ -195,6 +197,13 @@ def _report(name: str, report: Mapping[str, Any], suffix: str) -> None:
         _out.print(f"  latency     p50 {ms['p50']:.1f} ms, p90 {ms['p90']:.1f} ms, p99 {ms['p99']:.1f} ms ({sent})")
     for limit in report.get("limits", []):
         _out.print(f"  limit       {limit}", markup=False)
+
+
+def _instances(chosen: Mapping[str, Any]) -> str:
+    """``2 on the CPU, 1 thread each``."""
+    where = {"cpu": "on the CPU", "gpu": "on each GPU"}.get(chosen["kind"], "where the server puts them")
+    threads = f", {chosen['threads']} thread{'s' * (chosen['threads'] > 1)} each" if chosen["threads"] else ""
+    return f"{chosen['count']} {where}{threads}"
 
 
 def _next(result: Result) -> None:

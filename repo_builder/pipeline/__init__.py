@@ -19,7 +19,7 @@ from repo_builder.errors import (
     ServerStartError,
     SomeModelsFailedError,
 )
-from repo_builder.pipeline import asked, serving, unit, workers
+from repo_builder.pipeline import asked, machine, serving, unit, workers
 from repo_builder.pipeline.calls import infer, inspect, serve, validate_all
 from repo_builder.repository import manifest, write
 from repo_builder.repository.layout import Layout
@@ -174,12 +174,12 @@ def validate(
 
 
 def resolve(source: str | Path | Spec, *, target: str | None = None, **fields: Any) -> Spec:
-    """The spec of a file, of flags, or of both: flags win over the file."""
+    """The spec of a file, of flags, or of both: flags win over the file, and the machine tells what neither says."""
     if isinstance(source, Spec):
-        return spec.override(source, target=target, **fields)
+        return machine.resolved(spec.override(source, target=target, **fields))
     if spec.is_spec(str(source)):
-        return spec.override(spec.load(Path(source)), target=target, **fields)
-    return spec.from_flags(str(source), target=target, **fields)
+        return machine.resolved(spec.override(spec.load(Path(source)), target=target, **fields))
+    return machine.resolved(spec.from_flags(str(source), target=target, **fields))
 
 
 def _step(model: ModelSpec, release: releases.Release, layout: Layout, server: str, new_version: bool) -> Step:

@@ -139,7 +139,7 @@ def report(
         "limits": limits(served, release, metadata.version, {backends[m] for m in stand_ins}, backends),
         "target": release.name,
         "repo_builder": repo_builder.__version__,
-        **{k: facts[k] for k in ("task", "engine", "source") if k in facts},
+        **{k: facts[k] for k in ("task", "engine", "source", "instances") if k in facts},
     }
 
 
@@ -191,7 +191,7 @@ def unproven(units: Sequence[Unit], release: releases.Release) -> dict[str, dict
             "limits": ["not served: built with --no-verify"],
             "target": release.name,
             "repo_builder": repo_builder.__version__,
-            **{k: unit.facts[k] for k in ("task", "engine", "source") if k in unit.facts},
+            **{k: unit.facts[k] for k in ("task", "engine", "source", "instances") if k in unit.facts},
         }
         for unit in units
     }

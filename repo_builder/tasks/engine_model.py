@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from repo_builder.artifact import Artifact
 from repo_builder.errors import SignatureError, SpecError
 from repo_builder.model_config import apply_overrides, build
 from repo_builder.planned import Content, PlannedModel
-from repo_builder.spec import ModelSpec
+from repo_builder.spec import MEMORY_PER_CPU, ModelSpec
+from repo_builder.tasks.instances import cpu_instances, thread_parameters
 from repo_builder.tensors import TensorSpec, dtype
 
 DEFAULT_MAX_BATCH_SIZE = 32
@@ -20,6 +20,14 @@ _ENGINES: dict[str, dict[str, str]] = {
 }
 _FILES = {"onnx": "model.onnx", "torchscript": "model.pt"}
 """The names that Triton looks for where the config names none (docs/user_guide/model_repository.md)."""
+_NO_PREFETCHING = {"allow_timeout_override": True}
+"""A queue policy without effect of its own (there is no default timeout): it makes the batcher wait for an instance.
+
+Without one the server makes batches ahead of time for busy instances. While such a batch waits and the next request has
+another shape, it looks at the two again and again, which keeps a core busy (core, dynamic_batch_scheduler.cc,
+GetDynamicBatch: no pending request, no wait; releases 24.10 to 26.06). A policy ends that (scheduler_utils.cc,
+support_prefetching), and a batch made later is larger.
+"""
 _KINDS = {"auto": "KIND_AUTO", "cpu": "KIND_CPU", "gpu": "KIND_GPU"}
 
 
@@ -38,18 +46,47 @@ def engine_model(name: str, spec: ModelSpec, engine: Artifact) -> PlannedModel:
         "input": [tensor_fields(t, size) for t in engine.inputs],
         "output": [tensor_fields(t, size) for t in engine.outputs],
     }
+    fields |= _instances(spec, engine)
     if size and spec.batching.dynamic:
         fields["dynamic_batching"] = dynamic_batching(spec)
-    if spec.instances:
-        group: dict[str, Any] = {"count": spec.instances.count, "kind": _KINDS[spec.instances.kind]}
-        if spec.instances.gpus:
-            group["gpus"] = list(spec.instances.gpus)
-        fields["instance_group"] = [group]
+        if _differ(engine) and any(group["kind"] == _KINDS["cpu"] for group in fields.get("instance_group", ())):
+            fields["dynamic_batching"]["default_queue_policy"] = _NO_PREFETCHING
     served = _FILES[engine.format]
     files: dict[str, Content] = {
         served if file == engine.path.name else file: engine.folder / file for file in engine.files
     }
     return PlannedModel(apply_overrides(build(fields), spec.config), files)
+
+
+def _instances(spec: ModelSpec, engine: Artifact) -> dict[str, Any]:
+    """Fields of the ModelConfig: the asked instances, else those of ``cpu_instances`` where the spec names the cores.
+
+    Asked instances on the CPU share the cores; those of other kinds get no thread counts. None where ``config`` has an
+    ``instance_group``: that one is the user's, threads and all.
+    """
+    asked, cpus = spec.instances, spec.cpus
+    if "instance_group" in spec.config:
+        return {}
+    threads = 0
+    if asked:
+        group: dict[str, Any] = {"count": asked.count, "kind": _KINDS[asked.kind]}
+        if asked.gpus:
+            group["gpus"] = list(asked.gpus)
+        if cpus and asked.kind == "cpu":
+            threads = max(1, cpus // asked.count)
+    elif cpus:
+        weights = sum((engine.folder / file).stat().st_size for file in engine.files)
+        count, threads = cpu_instances(weights, cpus, (spec.memory or MEMORY_PER_CPU * cpus) << 30)
+        group = {"count": count, "kind": _KINDS["cpu"]}
+    else:
+        return {}
+    parameters = thread_parameters(_ENGINES[engine.format]["backend"], threads) if threads else {}
+    return {"instance_group": [group], "parameters": parameters}
+
+
+def _differ(engine: Artifact) -> bool:
+    """Whether requests can differ in shape, their rows apart."""
+    return any(isinstance(size, str) for tensor in engine.inputs for size in tensor.shape[1:])
 
 
 def max_batch_size(spec: ModelSpec, engine: Artifact) -> int:
@@ -74,7 +111,7 @@ def max_batch_size(spec: ModelSpec, engine: Artifact) -> int:
     return range_.max if range_ else DEFAULT_MAX_BATCH_SIZE
 
 
-def dynamic_batching(spec: ModelSpec) -> Mapping[str, Any]:
+def dynamic_batching(spec: ModelSpec) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     if spec.batching.preferred_batch_sizes:
         fields["preferred_batch_size"] = list(spec.batching.preferred_batch_sizes)

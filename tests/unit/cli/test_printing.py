@@ -28,3 +28,20 @@ def test_passed_is_true_only_where_every_model_was_proven(
     reports: dict[str, Any] = {f"m{n}": {"passed": verdict} for n, verdict in enumerate(verdicts)}
     result = Result(Path("r"), "26.08", [], reports, {name: RepoBuilderError("no") for name in failed})
     assert printing.document(result)["passed"] is passed
+
+
+@pytest.mark.parametrize(
+    ("chosen", "said"),
+    [
+        ({"count": 2, "kind": "cpu", "threads": 1}, "2 on the CPU, 1 thread each"),
+        ({"count": 1, "kind": "cpu", "threads": 8}, "1 on the CPU, 8 threads each"),
+        ({"count": 2, "kind": "gpu", "threads": 0}, "2 on each GPU"),
+        ({"count": 1, "kind": "auto", "threads": 0}, "1 where the server puts them"),
+    ],
+)
+def test_a_build_says_how_many_instances_serve(
+    chosen: dict[str, Any], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = {"passed": None, "instances": {"net": chosen}}
+    printing.built(Result(Path("r"), "26.08", [], {"net": report}))
+    assert f"  instances   net: {said}\n" in capsys.readouterr().out
