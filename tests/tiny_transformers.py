@@ -35,6 +35,8 @@ _DIMS = {
 }
 _OFFSET = {"max_position_embeddings": tiny_tokenizers.MAX_LENGTH + 2}
 _SPECIAL = ("pad", "bos", "eos", "cls", "sep")
+_DEFAULTED = ("bos_token_id", "eos_token_id")
+"""Fields whose defaults in transformers lie beyond a tiny vocabulary."""
 
 
 @dataclass(frozen=True)
@@ -195,7 +197,7 @@ def _config(architecture: str, head: str, tokenizer: Any, own: Mapping[str, Any]
     fields: dict[str, Any] = {
         **known.dims,
         **known.options,
-        **{name: number for name, number in ids.items() if number is not None},
+        **{name: number for name, number in ids.items() if number is not None or name in _DEFAULTED},
         "vocab_size": len(tokenizer),
         "attention_dropout": 0.0,
     }

@@ -17,18 +17,20 @@ def needed(model: Any) -> bool:
 
 
 def pool_row_by_row(model: Any) -> None:
-    """Replace the ``forward`` of ``model`` by one that takes inputs by name and gives ``logits`` [batch, labels]."""
+    """Replace the ``forward`` of ``model``: inputs by name in, transformers' output with ``logits`` [batch, labels]
+    out."""
     import torch
+    from transformers.modeling_outputs import SequenceClassifierOutput
 
     base = getattr(model, model.base_model_prefix)
     shift = getattr(model, "_shift_right", None)
 
-    def forward(input_ids: Any, **others: Any) -> dict[str, Any]:
+    def forward(input_ids: Any, **others: Any) -> Any:
         decoder = {"decoder_input_ids": shift(input_ids)} if shift else {}
         hidden = base(input_ids, **decoder, **others)[0]
         ends = (input_ids == model.config.eos_token_id).to(torch.int64)
-        last = (ends * torch.arange(hidden.shape[1], device=hidden.device)).argmax(dim=1)
+        last = (ends * torch.arange(hidden.shape[1], device=hidden.device)).amax(dim=1)
         pooled = hidden.gather(1, last[:, None, None].expand(-1, 1, hidden.shape[2]))[:, 0]
-        return {"logits": model.classification_head(pooled)}
+        return SequenceClassifierOutput(logits=model.classification_head(pooled))
 
     model.forward = forward
