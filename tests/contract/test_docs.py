@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny_seq2seq
 
 from repo_builder import spec
 from tests import models
@@ -36,7 +37,7 @@ RUN, SHOWN = {"bash", "console", "python"}, {"text", "json", "mermaid", "pbtxt",
 NOT_RUN = re.compile(r"<!-- not run in tests: \S.*-->")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LIGHT = re.compile(r"repo-builder (inspect|--|\w+ --help|build .*--(schema|dry-run))")
-TORCH = re.compile(r"import torch|net\.(pt|py)|sentence-transformers/|examples/")
+TORCH = re.compile(r"import torch|net\.(pt|py)|sentence-transformers/|google-t5/|examples/")
 DEFAULT_PORTS = ("8000", "8001", "8002")
 ELLIPSIS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
@@ -167,6 +168,7 @@ def torch_models(desk: Desk) -> None:
     models.torchscript(desk.folder / "net.pt")
     models.exported_program(desk.folder / "net.pt2")
     models.bert_folder(desk.folder / "sentence-transformers" / "all-MiniLM-L6-v2")
+    tiny_seq2seq.save("t5", desk.folder / "google-t5" / "t5-small")
 
 
 @pytest.mark.parametrize("page", page_parameters())
