@@ -22,10 +22,24 @@ def save(architecture: str, folder: Path, *, generation: Mapping[str, Any] | Non
         _marian(folder, config)
     else:
         tiny_transformers.save(architecture, "seq2seq-lm", folder, **config)
+    _end_early(folder)
     path = folder / "generation_config.json"
     fields = {**json.loads(path.read_text(encoding="utf-8")), **(generation or {})}
     path.write_text(json.dumps(fields, indent=1), encoding="utf-8")
     return folder
+
+
+def _end_early(folder: Path) -> None:
+    """Make the end token likely enough that answers end at different lengths."""
+    import torch
+    from transformers import AutoModelForSeq2SeqLM
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    model = AutoModelForSeq2SeqLM.from_pretrained(folder)
+    with torch.no_grad():
+        model.get_output_embeddings().weight[model.generation_config.eos_token_id] *= 3
+    model.save_pretrained(folder)
 
 
 def _marian(folder: Path, config: Mapping[str, Any]) -> None:
@@ -51,13 +65,17 @@ def _marian(folder: Path, config: Mapping[str, Any]) -> None:
     model.save_pretrained(folder)
 
 
-def marian_tokenizer(folder: Path) -> dict[str, int]:
+def marian_tokenizer(folder: Path, **training: Any) -> dict[str, int]:
     """source.spm, target.spm, vocab.json and tokenizer_config.json as Marian's checkpoints have them; the vocabulary.
 
     Both sides share the vocabulary, in another order than their sentencepiece models, and it lacks some pieces.
+    ``training`` goes to sentencepiece's trainer.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    pieces = {side: _sentencepiece(folder / f"{side}.spm", size) for side, size in (("source", 700), ("target", 500))}
+    pieces = {
+        side: _sentencepiece(folder / f"{side}.spm", size, training)
+        for side, size in (("source", 700), ("target", 500))
+    }
     shared = sorted({*pieces["source"], *pieces["target"]} - {"<unk>", "<s>", "</s>"})
     kept = [piece for number, piece in enumerate(shared) if number % 40]
     words = ["</s>", "<unk>", ">>fra<<", ">>deu<<", *kept, "<pad>"]
@@ -72,21 +90,16 @@ def marian_tokenizer(folder: Path) -> dict[str, int]:
     return vocabulary
 
 
-def _sentencepiece(path: Path, size: int) -> list[str]:
+def _sentencepiece(path: Path, size: int, training: Mapping[str, Any]) -> list[str]:
     import io
 
     import sentencepiece
 
     texts = [part for text in tiny_tokenizers.TEXTS for part in text.splitlines() if part.strip()]
     made = io.BytesIO()
+    options = {"model_type": "unigram", "character_coverage": 0.98, "hard_vocab_limit": False, "minloglevel": 2}
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(texts),
-        model_writer=made,
-        vocab_size=size,
-        model_type="unigram",
-        character_coverage=0.98,
-        hard_vocab_limit=False,
-        minloglevel=2,
+        sentence_iterator=iter(texts), model_writer=made, vocab_size=size, **{**options, **training}
     )
     path.write_bytes(made.getvalue())
     processor = sentencepiece.SentencePieceProcessor(model_proto=made.getvalue())

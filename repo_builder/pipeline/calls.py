@@ -162,10 +162,13 @@ def _needed(model: str, found: Mapping[str, Any], repository: Path) -> list[str]
 
 def _with_steps(model: str, found: Mapping[str, Any]) -> list[str]:
     """The model, the steps of its ensemble, and the models that its parameters name: those that it calls itself."""
-    steps = [step.model_name for step in found[model].ensemble_scheduling.step] if model in found else []
-    if model in found:
-        steps += [p.string_value for p in found[model].parameters.values() if p.string_value in {*found} - {model}]
-    return [model, *(name for step in steps for name in _with_steps(step, found))]
+    names = [model]
+    for name in names:  # it grows
+        if name in found:
+            steps = [step.model_name for step in found[name].ensemble_scheduling.step]
+            called = [p.string_value for p in found[name].parameters.values() if p.string_value in found]
+            names += [n for n in dict.fromkeys((*steps, *called)) if n not in names]
+    return names
 
 
 def _send(

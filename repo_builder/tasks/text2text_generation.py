@@ -74,7 +74,7 @@ def models(model: ModelSpec, source: Artifact, engines: Mapping[str, Artifact]) 
     # The generating model merges requests; a queue in front of every step of the decoder would only delay it.
     alone = model.model_copy(update={"batching": model.batching.model_copy(update={"dynamic": False})})
     parts = {part: engine_model(f"{name}_{part}", alone, engines[part]) for part in ENGINES}
-    batching = {"dynamic_batching": dynamic_batching(model, engines[DECODER])} if model.batching.dynamic else {}
+    batching = {"dynamic_batching": dynamic_batching(model)} if model.batching.dynamic else {}
     planned = {"generate": _generating(name, model, source, parts, batching), **parts}
     for step, overrides in model.step_configs.items():
         if step not in planned:
