@@ -27,6 +27,8 @@ _CONFIG_FACTS = (
     *("architectures", "model_type", "hidden_size", "max_position_embeddings", "vocab_size", "type_vocab_size"),
     *("pad_token_id", "num_labels", "id2label", "problem_type"),
 )
+_CROSS_ENCODER = ("sentence_transformers", "sbert_ce_default_activation_function")
+"""What sentence-transformers writes into the config.json of a CrossEncoder: since version 4, and before."""
 _LEFT_OUT = ("added_tokens_decoder", "chat_template")
 
 
@@ -40,7 +42,8 @@ def describe(path: Path, inputs: Sequence[TensorSpec] = (), *, trust_remote_code
 
     Facts: ``architectures``, ``model_type`` and other fields of config.json; ``transformer`` (its folder, relative);
     ``tokenizer_json`` (bool), ``tokenizer_config``; ``sentence_transformers`` (see
-    :class:`sentence_transformers_folder.Folder`) or None; ``weights`` (``safetensors`` or ``pickle``),
+    :class:`sentence_transformers_folder.Folder`) or None; ``cross_encoder`` (whether config.json bears the mark of a
+    CrossEncoder); ``weights`` (``safetensors`` or ``pickle``),
     ``parameters``, ``parameter_bytes``, ``weight_dtypes``; ``trust_remote_code``.
 
     Weights in ``pytorch_model.bin`` are taken only where their pickles name tensors alone (transformers then opens
@@ -78,6 +81,7 @@ def describe(path: Path, inputs: Sequence[TensorSpec] = (), *, trust_remote_code
         "tokenizer_json": (home / "tokenizer.json").exists(),
         "tokenizer_config": {k: v for k, v in tokenizer.items() if k not in _LEFT_OUT},
         "sentence_transformers": sentence.facts if sentence else None,
+        "cross_encoder": any(config.get(name) for name in _CROSS_ENCODER) or None,
         "weights": weights.kind,
         "parameters": weights.parameters,
         "parameter_bytes": weights.bytes,

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from repo_builder.artifact import tree_files
-from repo_builder.errors import SourceCorruptError, UnsafeSourceError
+from repo_builder.errors import SignatureError, SourceCorruptError, UnsafeSourceError
 from repo_builder.formats import safetensors_weights, source_file
 
 MODULES = "modules.json"
+_TRANSFORMERS = ("Transformer", "MLMTransformer")
+"""Modules that hold a transformer; the second is what sentence-transformers before 5.4 wrote for SPLADE."""
 _SETTINGS = ("sentence_bert_config.json", "config_sentence_transformers.json")
 
 
@@ -40,6 +42,7 @@ def read(folder: Path, *, trust_remote_code: bool = False) -> Folder | None:
 
     Raises:
         UnsafeSourceError: a module's type is code that the folder or the hub brings.
+        SignatureError: the first module of sentence-transformers is no transformer (Router, StaticEmbedding, ...).
         PathEscapeError: a module's folder lies outside.
         SourceCorruptError, SourceMissingError: a file that does not parse or is missing.
     """
@@ -61,7 +64,8 @@ def read(folder: Path, *, trust_remote_code: bool = False) -> Folder | None:
         module, its_files = _module(folder, entry)
         modules.append(module)
         files += its_files
-    transformer = next((m["path"] for m in modules if m["kind"] == "Transformer"), "")
+    _refuse_other(folder, modules[:1])
+    transformer = next((m["path"] for m in modules if m["kind"] in _TRANSFORMERS), "")
     settings = {}
     for name in _SETTINGS:
         place = folder / transformer / name if (folder / transformer / name).exists() else folder / name
@@ -71,16 +75,26 @@ def read(folder: Path, *, trust_remote_code: bool = False) -> Folder | None:
     return Folder(_facts(modules, settings), transformer, tuple(sorted(set(files))))
 
 
+def _refuse_other(folder: Path, first: list[dict[str, Any]]) -> None:
+    for module in first:
+        if module["type"].startswith("sentence_transformers.") and module["kind"] not in _TRANSFORMERS:
+            raise SignatureError(
+                f"{folder / MODULES} begins with the module {module['kind']}",
+                expected=" or ".join(_TRANSFORMERS) + ": one transformer that reads the text",
+                mend="choose a model without routes or static embeddings, or save the transformer alone",
+            )
+
+
 def _module(folder: Path, entry: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     path = entry["path"].strip("/") if entry["path"] != "/" else entry["path"]
     home = source_file.inside(folder, path, owner=MODULES)
     kind = entry["type"].rsplit(".", 1)[-1]
     config = None
     files: list[str] = []
-    if kind != "Transformer" and (home / "config.json").exists():
+    if kind not in _TRANSFORMERS and (home / "config.json").exists():
         config = source_file.read_json(home / "config.json")
         files.append((home / "config.json").relative_to(folder).as_posix())
-    if kind != "Transformer" and home.is_dir() and home.resolve() != folder.resolve():
+    if kind not in _TRANSFORMERS and home.is_dir() and home.resolve() != folder.resolve():
         owned = [home / name for name in tree_files(home)]
         files += [file.relative_to(folder).as_posix() for file in owned if file.is_file()]
     if kind == "Dense":

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 from repo_builder.artifact import Artifact
-from repo_builder.errors import MissingDependencyError
-from repo_builder.formats import huggingface, huggingface_model
+from repo_builder.formats import huggingface, sentence_transformers_model
 from repo_builder.formats.torch_program import TorchProgram
 from repo_builder.planned import PlannedModel
 from repo_builder.proof import Case, Proof, Tolerance
@@ -24,7 +22,7 @@ _TOLERANCE = Tolerance(1e-5, cosine=0.99999)
 
 def head(source: Artifact, model: ModelSpec) -> TorchProgram:
     """The encoder, then the source's own further modules (Pooling, Dense, Normalize), as one module."""
-    pipeline = _sentence_transformer(source)
+    pipeline = sentence_transformers_model.load(source, "SentenceTransformer")
     import torch
 
     program = huggingface.load(source)
@@ -51,7 +49,7 @@ def models(model: ModelSpec, source: Artifact, engine: Artifact) -> tuple[Planne
 
 def proof(model: ModelSpec, source: Artifact, engine: Artifact, program: TorchProgram | None) -> Proof:
     """Each text alone through ``SentenceTransformer.encode``: the source's own tokenizer, pooling, normalisation."""
-    pipeline = _sentence_transformer(source)
+    pipeline = sentence_transformers_model.load(source, "SentenceTransformer")
     import sentence_transformers
     import torch
 
@@ -67,27 +65,3 @@ def proof(model: ModelSpec, source: Artifact, engine: Artifact, program: TorchPr
     versions = f"sentence-transformers {sentence_transformers.__version__} on torch {torch.__version__}"
     allowed = tolerances(model, {OUTPUT: _TOLERANCE})
     return Proof(model.public_name, tuple(cases), True, allowed, {}, f"{versions}, each text alone")
-
-
-def _sentence_transformer(source: Artifact) -> Any:
-    """The folder in sentence-transformers, in fp32 on the CPU; plain encoders get its default, mean pooling.
-
-    Raises:
-        MissingDependencyError: sentence-transformers is not installed.
-    """
-    try:
-        import sentence_transformers
-        import torch
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"the task {NAME} needs the package {error.name}", mend="pip install 'repo-builder[huggingface]'"
-        ) from error
-    logging.getLogger("sentence_transformers").setLevel(logging.ERROR)
-    with huggingface_model.quiet():
-        return sentence_transformers.SentenceTransformer(
-            str(source.path),
-            device="cpu",
-            local_files_only=True,
-            trust_remote_code=bool(source.facts.get("trust_remote_code")),
-            model_kwargs={"dtype": torch.float32},
-        ).eval()
