@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import doctest
 import importlib.util
+import json
 import os
 import re
 import shutil
@@ -37,7 +38,7 @@ RUN, SHOWN = {"bash", "console", "python"}, {"text", "json", "mermaid", "pbtxt",
 NOT_RUN = re.compile(r"<!-- not run in tests: \S.*-->")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LIGHT = re.compile(r"repo-builder (inspect|--|\w+ --help|build .*--(schema|dry-run))")
-TORCH = re.compile(r"import torch|net\.(pt|py)|sentence-transformers/|google-t5/|examples/")
+TORCH = re.compile(r"import torch|net\.(pt|py)|sentence-transformers/|google-t5/|cross-encoder/|naver/|examples/")
 DEFAULT_PORTS = ("8000", "8001", "8002")
 ELLIPSIS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
@@ -168,7 +169,29 @@ def torch_models(desk: Desk) -> None:
     models.torchscript(desk.folder / "net.pt")
     models.exported_program(desk.folder / "net.pt2")
     models.bert_folder(desk.folder / "sentence-transformers" / "all-MiniLM-L6-v2")
+    reranker = desk.folder / "cross-encoder" / "ms-marco-MiniLM-L6-v2"
+    tiny_transformers.save("minilm", "sequence-classification", reranker, num_labels=1)
+    splade(desk.folder / "naver" / "splade-v3-distilbert")
     tiny_seq2seq.save("t5", desk.folder / "google-t5" / "t5-small")
+
+
+def splade(folder: Path) -> None:
+    """A masked language model with the files that sentence-transformers writes beside it for SPLADE."""
+    tiny_transformers.save("distilbert", "masked-lm", folder)
+    pooling = {"pooling_strategy": "max", "activation_function": "relu"}
+    kinds = {"": "base.modules.Transformer", "1_SpladePooling": "sparse_encoder.modules.SpladePooling"}
+    modules = [
+        {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.{kind}"}
+        for i, (path, kind) in enumerate(kinds.items())
+    ]
+    (folder / "1_SpladePooling").mkdir()
+    for name, content in (
+        ("modules.json", modules),
+        ("1_SpladePooling/config.json", pooling),
+        ("sentence_bert_config.json", {"transformer_task": "fill-mask"}),
+        ("config_sentence_transformers.json", {"model_type": "SparseEncoder"}),
+    ):
+        (folder / name).write_text(json.dumps(content), encoding="utf-8")
 
 
 @pytest.mark.parametrize("page", page_parameters())
@@ -231,8 +254,6 @@ def test_every_spec_of_a_page_is_valid(page: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.yaml")), ids=lambda p: p.name)
 def test_every_example_is_valid_and_a_page_uses_it(path: Path) -> None:
     jsonschema = pytest.importorskip("jsonschema")
-    import json
-
     import yaml
 
     assert spec.load(path).models
