@@ -29,7 +29,7 @@ import pytest
 import tiny_seq2seq
 
 from repo_builder import spec
-from tests import models
+from tests import models, tiny_transformers
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -38,7 +38,8 @@ RUN, SHOWN = {"bash", "console", "python"}, {"text", "json", "mermaid", "pbtxt",
 NOT_RUN = re.compile(r"<!-- not run in tests: \S.*-->")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LIGHT = re.compile(r"repo-builder (inspect|--|\w+ --help|build .*--(schema|dry-run))")
-TORCH = re.compile(r"import torch|net\.(pt|py)|sentence-transformers/|google-t5/|cross-encoder/|naver/|examples/")
+HUB = "sentence-transformers|google-t5|deepset|facebook|cross-encoder|naver"
+TORCH = re.compile(rf"import torch|net\.(pt|py)|({HUB})/|examples/")
 DEFAULT_PORTS = ("8000", "8001", "8002")
 ELLIPSIS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
@@ -173,6 +174,8 @@ def torch_models(desk: Desk) -> None:
     tiny_transformers.save("minilm", "sequence-classification", reranker, num_labels=1)
     splade(desk.folder / "naver" / "splade-v3-distilbert")
     tiny_seq2seq.save("t5", desk.folder / "google-t5" / "t5-small")
+    tiny_transformers.save("roberta", "question-answering", desk.folder / "deepset" / "roberta-base-squad2")
+    tiny_transformers.save("bart", "nli", desk.folder / "facebook" / "bart-large-mnli")
 
 
 def splade(folder: Path) -> None:
