@@ -56,7 +56,6 @@ def tokens(folder: Path, asked: int | None = None) -> Tokens:
         "truncation_side": settings.truncation_side,
         "pad_id": str(settings.pad_id),
         "split_special_tokens": json.dumps(settings.split_special_tokens),
-        "prompt": settings.prompt,
     }
     if _cleans_up(source):
         files[DECODING] = _cleaning(source.backend_tokenizer)
@@ -64,9 +63,9 @@ def tokens(folder: Path, asked: int | None = None) -> Tokens:
     cut = {"truncation": settings.max_length is not None, "max_length": settings.max_length}
 
     def ids(text: str) -> list[int]:
-        return list(source(settings.prompt + text, **cut)["input_ids"]) or [settings.pad_id]
+        return list(source(text, **cut)["input_ids"]) or [settings.pad_id]
 
-    return Tokens(files, {k: v for k, v in parameters.items() if v not in ("", "null")}, ids, _decoder(source))
+    return Tokens(files, {k: v for k, v in parameters.items() if v != "null"}, ids, _decoder(source))
 
 
 def _marian(folder: Path, asked: int | None) -> Tokens:

@@ -150,7 +150,7 @@ def _generating(
         "tokenizers_version": library.version,
         "tokenizers_sha256": library.digest,
     }
-    files: dict[str, Content] = {file: TEMPLATE / file for file in ("model.py", "search.py", "charsmap.py")}
+    files: dict[str, Content] = {file: TEMPLATE / file for file in ("model.py", "search.py", "texts.py", "charsmap.py")}
     files |= encode.files
     files |= {f"vendor/{path}": file for path, file in library.files.items()}
     decoder = parts[DECODER].config

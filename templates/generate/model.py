@@ -9,21 +9,13 @@ Every setting is a string in the config's ``parameters``:
   cross-attention, FP32 [batch, layers * 2, heads, tokens, width]. The decoder takes it together with ``past``, those
   of the tokens before (its first position is a dummy, so that no tensor is ever empty), and gives ``logits`` and
   ``present``, the next ``past``.
-- ``tokenizer_file``: file in the version folder (``tokenizer.json``); ``decoding_file``: the one that turns ids into
-  text (the same). Padding and truncation stored in them are replaced.
-- ``token_ids_file``: JSON list: the model's id of each id of the tokenizer; absent: the ids are the same.
-- ``charsmap_file``: sentencepiece's normalization (see charsmap.py), applied before the tokenizer's own.
-- ``language_codes``: JSON object: ``>>code<<`` at the start of a text -> id; other codes get ``unk_token_id``.
-- ``max_length_of_text``: tokens kept of a text, special tokens included; ``truncation_side``, ``split_special_tokens``,
-  ``prompt``, ``pad_id`` as in the tokenizer model of other text tasks.
-- ``strip_text``: ``true`` takes the white space off both ends of an answer.
+- what ``texts.Tokens`` names.
 - ``max_positions``: most tokens of an answer, the start token included; absent: no limit.
 - ``do_sample``, ``temperature``, ``top_k``, ``top_p``: defaults of the inputs of these names (``false``, 1, 50, 1).
 - the fields of the generation config that ``search.Rules`` names, as JSON.
 """
 
 import json
-import os
 import sys
 from pathlib import Path
 
@@ -32,8 +24,8 @@ import triton_python_backend_utils as pb_utils
 
 sys.dont_write_bytecode = True  # nothing is written into the repository, where it would count as a change
 sys.path.insert(0, str(Path(__file__).parent))
-from charsmap import Charsmap  # noqa: E402
 from search import Rules, Sampler, Sequence  # noqa: E402
+from texts import Tokens  # noqa: E402
 
 
 class TritonPythonModel:
@@ -43,7 +35,7 @@ class TritonPythonModel:
         self.encoder, self.decoder = parameters["encoder"], parameters["decoder"]
         self.inputs = {tensor["name"] for tensor in config["input"]}
         self.tokens = Tokens(Path(args["model_repository"]) / args["model_version"], parameters, _instances(config))
-        self.fields = {key: json.loads(value) for key, value in parameters.items() if key not in TEXT_PARAMETERS}
+        self.fields = {name: json.loads(parameters[name]) for name in FIELDS if name in parameters}
         self.rules = Rules(self.fields)
 
     def execute(self, requests):
@@ -82,16 +74,19 @@ class TritonPythonModel:
             ValueError: a value is out of range.
         """
         limit = self.fields.get("max_positions")
-        length = asked.get("MAX_NEW_TOKENS", self.rules.max_length - 1) + 1
-        _check("MAX_NEW_TOKENS", length - 1, 1, limit - 1 if limit else None)
+        tokens = asked.get("MAX_NEW_TOKENS", self.rules.max_length - 1)
+        if limit:
+            _check("MAX_NEW_TOKENS", tokens, 1 <= tokens < limit, f"1 to {limit - 1}")
+        _check("MAX_NEW_TOKENS", tokens, tokens >= 1, "1 or more")
         if not asked.get("DO_SAMPLE", self.fields.get("do_sample", False)):
-            return Sequence(self.rules, length)
+            return Sequence(self.rules, tokens + 1)
         options = {name: asked.get(name.upper(), self.fields.get(name, SAMPLING[name])) for name in SAMPLING}
-        _check("TOP_K", options["top_k"], 0)
-        _check("SEED", asked.get("SEED", 0), 0)
-        for name, most in (("TEMPERATURE", None), ("TOP_P", 1)):
-            _check(name, options[name.lower()], 1e-6, most)
-        return Sequence(self.rules, length, Sampler(**options, seed=asked.get("SEED")))
+        seed = asked.get("SEED")
+        _check("TEMPERATURE", options["temperature"], options["temperature"] > 0, "more than 0")
+        _check("TOP_K", options["top_k"], options["top_k"] >= 0, "0 (all tokens) or more")
+        _check("TOP_P", options["top_p"], 0 < options["top_p"] <= 1, "more than 0, at most 1")
+        _check("SEED", seed, seed is None or seed >= 0, "0 or more")
+        return Sequence(self.rules, tokens + 1, Sampler(**options, seed=seed))
 
     def _generate(self, rows):
         """Extend the sequence of every row until all are finished."""
@@ -132,84 +127,11 @@ class TritonPythonModel:
 
 
 SAMPLING = {"temperature": 1.0, "top_k": 50, "top_p": 1.0}
-TEXT_PARAMETERS = (
-    *("encoder", "decoder", "tokenizer_file", "decoding_file", "token_ids_file", "truncation_side", "prompt"),
-    *("charsmap_file", "tokenizers_version", "tokenizers_sha256"),
+FIELDS = (
+    *("decoder_start_token_id", "pad_token_id", "eos_token_id", "max_length", "min_length", "max_positions"),
+    *("forced_bos_token_id", "forced_eos_token_id", "repetition_penalty", "no_repeat_ngram_size", "bad_words_ids"),
+    *("suppress_tokens", "begin_suppress_tokens", "do_sample", *SAMPLING),
 )
-"""Parameters that are plain text; the others are JSON."""
-
-
-class Tokens:
-    """Texts to the encoder's ids, and the decoder's ids to text, by the library that travels with the model."""
-
-    def __init__(self, folder, parameters, instances):
-        tokenizers = _library(folder, instances)
-        file = parameters.get("tokenizer_file", "tokenizer.json")
-        self.source = _tokenizer(tokenizers, folder / file)
-        self.target = _tokenizer(tokenizers, folder / parameters.get("decoding_file", file))
-        if "charsmap_file" in parameters:
-            charsmap = tokenizers.normalizers.Normalizer.custom(Charsmap(folder / parameters["charsmap_file"]))
-            self.source.normalizer = tokenizers.normalizers.Sequence([charsmap, self.source.normalizer])
-        self.source.encode_special_tokens = json.loads(parameters.get("split_special_tokens", "false"))
-        self.longest = json.loads(parameters.get("max_length_of_text", "null"))
-        if self.longest is not None:
-            side = parameters.get("truncation_side", "right")
-            self.source.enable_truncation(self.longest, strategy="longest_first", direction=side)
-        self.pad_id = json.loads(parameters.get("pad_id", "0"))
-        self.prompt = parameters.get("prompt", "")
-        self.strip = json.loads(parameters.get("strip_text", "false"))
-        self.ids = None
-        if "token_ids_file" in parameters:
-            with open(folder / parameters["token_ids_file"], encoding="utf-8") as handle:
-                self.ids = json.load(handle)
-        self.codes = json.loads(parameters.get("language_codes", "null"))
-        self.unknown = json.loads(parameters.get("unk_token_id", "0"))
-
-    def encode(self, texts):
-        codes, texts = zip(*(self._code(self.prompt + text) for text in texts), strict=True)
-        rows = [encoding.ids for encoding in self.source.encode_batch_fast(list(texts))]
-        if self.ids is not None:
-            rows = [[self.ids[token] for token in row] for row in rows]
-        return [self._with_code(code, row) for code, row in zip(codes, rows, strict=True)]
-
-    def decode(self, rows):
-        texts = self.target.decode_batch(rows, skip_special_tokens=True)
-        return [text.strip() for text in texts] if self.strip else texts
-
-    def _code(self, text):
-        """The id of the language code that the text starts with, if it does, and the text after it."""
-        end = text.find("<<")
-        if self.codes is None or end < 0 or not text.startswith(">>"):
-            return None, text
-        return self.codes.get(text[: end + 2], self.unknown), text[end + 2 :]
-
-    def _with_code(self, code, row):
-        """The code comes first; of a text that is too long with it, the last token goes, not the special one."""
-        if code is None:
-            return row
-        row = [code, *row]
-        return row if self.longest is None or len(row) <= self.longest else [*row[: self.longest - 1], row[-1]]
-
-
-def _library(folder, instances):
-    """The `tokenizers` package. Every instance is a process of its own: they share the cores."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    threads = min(8, max(1, len(os.sched_getaffinity(0)) // instances))
-    os.environ.setdefault("RAYON_NUM_THREADS", str(threads))
-    vendor = folder / "vendor"
-    if vendor.is_dir():
-        sys.path.insert(0, str(vendor))
-    import tokenizers
-
-    return tokenizers
-
-
-def _tokenizer(tokenizers, path):
-    with open(path, encoding="utf-8") as handle:
-        found = tokenizers.Tokenizer.from_str(handle.read())
-    found.no_padding()
-    found.no_truncation()
-    return found
 
 
 def _instances(config):
@@ -225,10 +147,9 @@ def _decoded(raw, index):
         ) from error
 
 
-def _check(name, value, least, most=None):
-    if not value >= least or (most is not None and value > most):
-        above = f"{least} or more" if most is None else f"{least} to {most}"
-        raise ValueError(f"input '{name}' is {value}, expected {above}")
+def _check(name, value, fits, expected):
+    if not fits:
+        raise ValueError(f"input '{name}' is {value}, expected {expected}")
 
 
 def _padded(rows, fill):

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import json
 import random
 import sys
-import types
 from pathlib import Path
 from typing import Any
 
@@ -37,16 +36,9 @@ def served_tokens(tokens: seq2seq_tokens.Tokens, folder: Path) -> Any:
     """The class of the generating model that does the same, without the rest of it."""
     for name, content in tokens.files.items():
         (folder / name).write_bytes(content if isinstance(content, bytes) else content.read_bytes())
-    location = importlib.util.spec_from_file_location("generating_model", TEMPLATE / "model.py")
-    assert location is not None
-    assert location.loader is not None
-    module = importlib.util.module_from_spec(location)
-    path, flag = list(sys.path), sys.dont_write_bytecode
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules, "triton_python_backend_utils", types.ModuleType("triton_python_backend_utils"))
-        location.loader.exec_module(module)
-    sys.path[:], sys.dont_write_bytecode = path, flag
-    return module.Tokens(folder, dict(tokens.parameters), 1)
+        patch.syspath_prepend(str(TEMPLATE))
+        return importlib.import_module("texts").Tokens(folder, dict(tokens.parameters), 1)
 
 
 @pytest.fixture(scope="module")
