@@ -14,6 +14,8 @@ Array = np.ndarray[Any, Any]
 _FLOOR = 0.01
 """Sources whose largest value is smaller count as this large: what is left of a cancellation is no scale."""
 
+_ROUNDING = 1e-5
+
 
 @dataclass(frozen=True)
 class Errors:
@@ -90,6 +92,35 @@ def masked(array: Array, mask: Array | None) -> Array:
     """The positions where ``mask`` is 1, row by row; the array itself without a mask."""
     chosen: Array = array if mask is None else array[mask.astype(bool)]
     return chosen
+
+
+def settled(served: Array, source: Array, served_values: Array, source_values: Array) -> Array:
+    """``served`` with the source's entries where rounding alone decides the order.
+
+    Args:
+        served, source: entries (indices, labels) in descending order of their values along the last axis.
+        served_values, source_values: those values. Neighbours may change places where they lie no further apart than
+            twice the largest error of their row; the last entry may have changed places with one that is not shown.
+    """
+    if served.shape != source.shape or source.shape != source_values.shape or served_values.shape != source.shape:
+        return served
+    values = source_values.astype(np.float64)
+    error = np.abs(served_values.astype(np.float64) - values).max(axis=-1, keepdims=True, initial=0.0)
+    near = np.abs(np.diff(values, axis=-1)) <= 2 * error
+    free = np.zeros(source.shape, dtype=bool)
+    free[..., 1:] |= near
+    free[..., :-1] |= near
+    if source.shape[-1] > 1:
+        free[..., -1] = True
+    chosen: Array = np.where(free, source, served)
+    return chosen
+
+
+def decided(values: Array) -> bool:
+    """Whether rounding leaves the order of descending rows as it is: neighbours differ by 1e-5 of their size."""
+    wide = values.astype(np.float64)
+    size = np.maximum(np.abs(wide[..., 1:]), np.abs(wide[..., :-1]))
+    return bool(np.all(np.abs(np.diff(wide, axis=-1)) >= _ROUNDING * size))
 
 
 def _cannot(problem: str, where: str) -> Errors:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from repo_builder.artifact import Artifact
+from repo_builder.compare import settled
 from repo_builder.convert.cases import CheckedCase
 from repo_builder.errors import ConversionError
 from repo_builder.formats import onnx
@@ -43,6 +44,7 @@ def check(
     *,
     opset: int,
     ir_version: int,
+    ranked: Mapping[str, str] | None = None,
 ) -> Accepted:
     """Accept an ONNX file, or say why not.
 
@@ -51,6 +53,7 @@ def check(
         cases: inputs with the source's outputs, in the order of ``outputs``.
         opset: the version of the default operator set that the file must have.
         ir_version: the highest IR version that the file may have.
+        ranked: see :class:`~repo_builder.formats.torch_program.TorchProgram`.
 
     Raises:
         ConversionError: one line that names the first difference.
@@ -64,10 +67,12 @@ def check(
         raise ConversionError(f"asked for IR version {ir_version} at most, the file has {artifact.facts['ir_version']}")
     _same_signature("input", artifact.inputs, inputs)
     _same_signature("output", artifact.outputs, outputs)
-    return Accepted(artifact, compare(artifact, cases), len(cases))
+    return Accepted(artifact, compare(artifact, cases, ranked), len(cases))
 
 
-def compare(artifact: Artifact, cases: Sequence[CheckedCase]) -> dict[str, float]:
+def compare(
+    artifact: Artifact, cases: Sequence[CheckedCase], ranked: Mapping[str, str] | None = None
+) -> dict[str, float]:
     """The largest absolute error of every output in ONNX Runtime on the CPU.
 
     Raises:
@@ -77,8 +82,11 @@ def compare(artifact: Artifact, cases: Sequence[CheckedCase]) -> dict[str, float
     errors = {spec.name: 0.0 for spec in artifact.outputs}
     for case in cases:
         answers = onnx.run(artifact, case.inputs)
-        for spec, wanted in zip(artifact.outputs, case.outputs, strict=True):
-            errors[spec.name] = max(errors[spec.name], _difference(spec, answers[spec.name], wanted, case))
+        source = {spec.name: wanted for spec, wanted in zip(artifact.outputs, case.outputs, strict=True)}
+        for name, values in (ranked or {}).items():
+            answers[name] = settled(answers[name], source[name], answers[values], source[values])
+        for spec in artifact.outputs:
+            errors[spec.name] = max(errors[spec.name], _difference(spec, answers[spec.name], source[spec.name], case))
     return errors
 
 

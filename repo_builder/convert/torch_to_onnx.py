@@ -146,7 +146,7 @@ def _finished(
     onnx_graph.strip(model)
     onnx_graph.lower_ir(model, ir_version)
     onnx_graph.save(model, path)
-    return check(path, program.inputs, outputs, checked, opset=opset, ir_version=ir_version)
+    return check(path, program.inputs, outputs, checked, opset=opset, ir_version=ir_version, ranked=program.ranked)
 
 
 def _example(checked: Sequence[CheckedCase]) -> CheckedCase:

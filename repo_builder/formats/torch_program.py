@@ -26,6 +26,8 @@ class TorchProgram:
         examples: one tensor per input, fitting ``inputs``.
         tables: for an integer output (by name) the strings that it is an index into, which torch cannot hold: ``run``
             gives the strings as bytes, and a converter puts the table into the file.
+        ranked: integer output -> the float output that it is in descending order of, so that a check lets neighbours
+            change places where only rounding parts them.
     """
 
     module: Any
@@ -34,6 +36,7 @@ class TorchProgram:
     outputs: tuple[str, ...]
     examples: tuple[Any, ...]
     tables: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    ranked: Mapping[str, str] = field(default_factory=dict)
 
     def run(self, arrays: Mapping[str, np.ndarray[Any, Any]]) -> tuple[np.ndarray[Any, Any], ...]:
         """The flattened outputs for named inputs, computed by PyTorch on the CPU without gradients."""

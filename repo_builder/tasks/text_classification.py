@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from repo_builder.artifact import Artifact
+from repo_builder.compare import decided
 from repo_builder.formats import huggingface, huggingface_model
 from repo_builder.formats.torch_program import TorchProgram
 from repo_builder.planned import PlannedModel
 from repo_builder.proof import Case, Proof, Tolerance
 from repo_builder.spec import ModelSpec
-from repo_builder.tasks import samples, text, tokenizer
+from repo_builder.tasks import label_names, samples, text, tokenizer
 from repo_builder.tasks.tolerances import tolerances
 
 NAME = "text-classification"
@@ -28,8 +30,9 @@ def head(source: Artifact, model: ModelSpec) -> TorchProgram:
     import torch
 
     config = program.module.model.config
-    names = [str(config.id2label[i]) for i in range(config.num_labels)]
-    function = scoring(config)
+    names = label_names.names(config)
+    functions = {"sigmoid": torch.sigmoid, "softmax": lambda x: torch.softmax(x, -1), "none": lambda x: x}
+    score = functions[scoring(config)]
 
     class Classification(torch.nn.Module):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -37,20 +40,26 @@ def head(source: Artifact, model: ModelSpec) -> TorchProgram:
             self.classifier = program.module
 
         def forward(self, *inputs: Any) -> Any:
-            logits = self.classifier(*inputs)[0]
-            scores = {"sigmoid": torch.sigmoid, "softmax": lambda x: torch.softmax(x, -1), "none": lambda x: x}[
-                function
-            ](logits)
-            best, order = torch.topk(scores, len(names), dim=-1)
+            logits = self.classifier(*inputs)["logits"]
+            best, order = torch.topk(score(logits), len(names), dim=-1)
             return order, best, logits
 
-    outputs = tuple(_OUTPUTS.values())
-    tables = {"labels": tuple(names)}
-    return TorchProgram(Classification().eval(), "eager", program.inputs, outputs, program.examples, tables)
+    return TorchProgram(
+        Classification().eval(),
+        "eager",
+        program.inputs,
+        tuple(_OUTPUTS.values()),
+        program.examples,
+        tables={"labels": names},
+        ranked={"labels": "scores"},
+    )
 
 
 def scoring(config: Any) -> str:
-    """``sigmoid``, ``softmax`` or ``none``: TextClassificationPipeline.postprocess of transformers."""
+    """``sigmoid``, ``softmax`` or ``none``: TextClassificationPipeline.postprocess of transformers.
+
+    The pipeline reads ``function_to_apply`` of a config only where a model has no labels at all, so it counts for none.
+    """
     if config.problem_type == "regression":
         return "none"
     if config.problem_type == "multi_label_classification" or config.num_labels == 1:
@@ -59,28 +68,45 @@ def scoring(config: Any) -> str:
 
 
 def models(model: ModelSpec, source: Artifact, engine: Artifact) -> tuple[PlannedModel, ...]:
-    return text.text_ensemble(model, source, engine, _OUTPUTS)
+    return text.text_ensemble(model, source, engine, _OUTPUTS, settings=_settings(model, source))
 
 
 def proof(model: ModelSpec, source: Artifact, engine: Artifact, program: TorchProgram | None) -> Proof:
-    """Each text alone through ``transformers.pipeline`` with all labels."""
+    """Each text alone through ``transformers.pipeline`` with all labels.
+
+    Left out are texts without a single token, which the pipeline refuses, and those for which rounding decides the
+    order of labels.
+    """
     import torch
     import transformers
 
     folder = source.path / str(source.facts.get("transformer", ""))
-    limit = tokenizer.settings(source.path, max_length=text.longest(model)).max_length
+    limit = _settings(model, source).max_length
     with huggingface_model.quiet():
         classify = transformers.pipeline(NAME, model=str(folder), device="cpu", dtype=torch.float32)
     cases = []
     for row in samples.rows(model, tokenizer.TEXT_LAYOUT, lambda own: [{"TEXT": [t]} for t in own]):
-        found = classify(row["TEXT"][0], top_k=None, truncation=limit is not None, max_length=limit)
+        parts = classify.preprocess(row["TEXT"][0], truncation=limit is not None, max_length=limit)
+        if not parts["input_ids"].numel():
+            continue
+        ran = classify.forward(parts)
+        found = classify.postprocess(ran, top_k=None, _legacy=False)
         outputs = {
-            LABELS: np.array([[one["label"].encode() for one in found]], dtype=object),
+            LABELS: np.array([[str(one["label"]).encode() for one in found]], dtype=object),
             SCORES: np.array([[one["score"] for one in found]], dtype=np.float32),
+            LOGITS: ran["logits"].numpy(),
         }
         cases.append(Case(samples.request(row), outputs))
-    allowed = tolerances(model, {LABELS: Tolerance(), SCORES: Tolerance(1e-4)})
+    clear = [case for case in cases if decided(case.outputs[SCORES])] or cases
+    left_out = f"; {len(cases) - len(clear)} texts left out, whose order rounding decides" if clear != cases else ""
+    defaults = {LABELS: Tolerance(), SCORES: Tolerance(1e-4), LOGITS: Tolerance(max_rel_error=1e-4)}
     reference = (
-        f"transformers {transformers.__version__} pipeline({NAME!r}) on torch {torch.__version__}, each text alone"
+        f"transformers {transformers.__version__} pipeline({NAME!r}) on torch {torch.__version__}, "
+        f"each text alone{left_out}"
     )
-    return Proof(model.public_name, tuple(cases), True, allowed, {}, reference)
+    return Proof(model.public_name, tuple(clear), True, tolerances(model, defaults), {}, reference)
+
+
+def _settings(model: ModelSpec, source: Artifact) -> tokenizer.TokenizerSettings:
+    """Without the prompt that sentence-transformers would put in front: the pipeline knows none."""
+    return replace(tokenizer.settings(source.path, max_length=text.longest(model)), prompt="")
