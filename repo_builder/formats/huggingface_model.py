@@ -117,6 +117,12 @@ def _input_names(transformers: Any, model: Any, artifact: Artifact) -> tuple[str
             expected="a text model",
             mend="name a module.py:factory that builds the module with its example inputs",
         )
+    if "attention_mask" not in takes:
+        raise SignatureError(
+            f"{type(model).__name__} takes no attention_mask: a text's answer would change with the padding of its batch",
+            expected="a model that can tell padding from text",
+            mend="choose another architecture",
+        )
     return names
 
 

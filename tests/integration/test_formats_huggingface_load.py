@@ -13,10 +13,10 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from repo_builder.errors import SourceCorruptError, UnsafeSourceError  # noqa: E402
+from repo_builder.errors import SignatureError, SourceCorruptError, UnsafeSourceError  # noqa: E402
 from repo_builder.formats import huggingface  # noqa: E402
 from repo_builder.tensors import TensorSpec  # noqa: E402
-from tests import models  # noqa: E402
+from tests import models, tiny_transformers  # noqa: E402
 
 pytestmark = pytest.mark.torch
 
@@ -120,3 +120,13 @@ def test_loading_prints_nothing(folder: Path) -> None:
     )
     result = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
     assert (result.stdout, result.stderr) == ("", "")
+
+
+def test_a_model_that_cannot_tell_padding_from_text_is_refused(tmp_path: Path) -> None:
+    folder = tiny_transformers.save("fnet", "base", tmp_path)
+    with pytest.raises(SignatureError) as caught:
+        huggingface.load(huggingface.describe(folder))
+    assert caught.value.found == (
+        "FNetModel takes no attention_mask: a text's answer would change with the padding of its batch"
+    )
+    assert caught.value.expected == "a model that can tell padding from text"
