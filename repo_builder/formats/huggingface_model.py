@@ -119,7 +119,7 @@ def _input_names(transformers: Any, model: Any, artifact: Artifact) -> tuple[str
         )
     if "attention_mask" not in takes:
         raise SignatureError(
-            f"{type(model).__name__} takes no attention_mask: a text's answer would change with the padding of its batch",
+            f"{type(model).__name__} takes no attention_mask: its answers would change with the padding of a batch",
             expected="a model that can tell padding from text",
             mend="choose another architecture",
         )

@@ -127,6 +127,6 @@ def test_a_model_that_cannot_tell_padding_from_text_is_refused(tmp_path: Path) -
     with pytest.raises(SignatureError) as caught:
         huggingface.load(huggingface.describe(folder))
     assert caught.value.found == (
-        "FNetModel takes no attention_mask: a text's answer would change with the padding of its batch"
+        "FNetModel takes no attention_mask: its answers would change with the padding of a batch"
     )
     assert caught.value.expected == "a model that can tell padding from text"
