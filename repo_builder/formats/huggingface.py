@@ -42,8 +42,8 @@ def describe(path: Path, inputs: Sequence[TensorSpec] = (), *, trust_remote_code
 
     Facts: ``architectures``, ``model_type`` and other fields of config.json; ``transformer`` (its folder, relative);
     ``tokenizer_json`` (bool), ``tokenizer_config``; ``sentence_transformers`` (see
-    :class:`sentence_transformers_folder.Folder`) or None; ``cross_encoder`` (whether config.json bears the mark of a
-    CrossEncoder); ``weights`` (``safetensors`` or ``pickle``),
+    :class:`sentence_transformers_folder.Folder`) or None; ``cross_encoder`` (True where config.json bears the mark of
+    a CrossEncoder); ``weights`` (``safetensors`` or ``pickle``),
     ``parameters``, ``parameter_bytes``, ``weight_dtypes``; ``trust_remote_code``.
 
     Weights in ``pytorch_model.bin`` are taken only where their pickles name tensors alone (transformers then opens
@@ -81,13 +81,14 @@ def describe(path: Path, inputs: Sequence[TensorSpec] = (), *, trust_remote_code
         "tokenizer_json": (home / "tokenizer.json").exists(),
         "tokenizer_config": {k: v for k, v in tokenizer.items() if k not in _LEFT_OUT},
         "sentence_transformers": sentence.facts if sentence else None,
-        "cross_encoder": any(config.get(name) for name in _CROSS_ENCODER) or None,
         "weights": weights.kind,
         "parameters": weights.parameters,
         "parameter_bytes": weights.bytes,
         "weight_dtypes": weights.dtypes,
         "trust_remote_code": trust_remote_code,
     }
+    if any(config.get(name) for name in _CROSS_ENCODER):
+        facts["cross_encoder"] = True
     return Artifact(path, NAME, files=tuple(sorted(files)), facts=facts)
 
 
