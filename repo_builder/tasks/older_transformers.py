@@ -19,6 +19,7 @@ Progress = Callable[[str], None]
 VERSION = "5.2.0"
 _SCRIPTS = Path(__file__).parent / "oracles"
 _SHOWN_LINES = 8
+_VARIABLES = {"HF_HUB_OFFLINE": "1", "PYTHONUTF8": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 
 
 def python(progress: Progress | None = None) -> Path:
@@ -61,7 +62,7 @@ def run(script: str, request: Mapping[str, Any], progress: Progress | None = Non
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONUTF8": "1", "PYTHONDONTWRITEBYTECODE": "1"},
+                env={**os.environ, **_VARIABLES},
                 check=False,
             )
         if done.returncode or not answered.is_file():

@@ -115,7 +115,8 @@ def windows(model: ModelSpec, source: Artifact) -> tuple[tokenizer.TokenizerSett
 
 
 def proof(model: ModelSpec, source: Artifact, engine: Artifact, program: TorchProgram | None) -> Proof:
-    """Each row alone through the pipeline of transformers 5.2, with what the spec asks for and else its defaults."""
+    """Each row alone through the pipeline of transformers 5.2, with what the spec asks for and else its defaults, and
+    with the tokenizer as this transformers makes it."""
     settings, layout = windows(model, source)
     asked = samples.rows(model, layout, lambda own: _rows(own, source, settings, layout))
     rows = [{QUESTION: row[QUESTION][0], CONTEXT: row[CONTEXT][0]} for row in asked]
@@ -130,6 +131,7 @@ def proof(model: ModelSpec, source: Artifact, engine: Artifact, program: TorchPr
         "question_answering.py",
         {
             "model": str((source.path / str(source.facts.get("transformer", ""))).resolve()),
+            "tokenizer": source_tokenizer(source.path).backend_tokenizer.to_str(),
             "trust_remote_code": bool(source.facts.get("trust_remote_code", False)),
             "options": _options(model, source, settings),
             "rows": [{"question": row[QUESTION], "context": row[CONTEXT]} for row in rows],
