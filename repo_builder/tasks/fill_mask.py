@@ -62,7 +62,7 @@ def top_k(model: ModelSpec, vocabulary: int | None = None) -> int:
     Raises:
         SpecError: it is not a number from 1 to the size of the vocabulary.
     """
-    asked = postprocess.asked(model, "top_k", str(DEFAULT_TOP_K))
+    asked = text.parameter(model, "postprocess", "top_k") or str(DEFAULT_TOP_K)
     if not asked.isdecimal() or not 1 <= int(asked) <= (vocabulary or int(asked)):
         raise SpecError(
             f"step_configs: postprocess: top_k is {asked!r}",

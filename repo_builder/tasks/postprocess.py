@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from repo_builder.artifact import Artifact
-from repo_builder.model_config import apply_overrides, build
+from repo_builder.model_config import build
 from repo_builder.planned import Content, PlannedModel
 from repo_builder.spec import ModelSpec
 from repo_builder.tasks import vendored
@@ -52,15 +52,3 @@ def planned(
         }
     )
     return PlannedModel(config, version_files=files)
-
-
-def asked(model: ModelSpec, parameter: str, default: str) -> str:
-    """A config parameter of the step: what the spec's ``step_configs: {postprocess: {parameters: ...}}`` says, else
-    ``default``."""
-    step = model.step_configs.get("postprocess", {})
-    given = step.get("parameters") if isinstance(step, Mapping) else None
-    value = given.get(parameter) if isinstance(given, Mapping) else None
-    if value is None:
-        return default
-    config = apply_overrides(build({}), {"parameters": {parameter: value}})
-    return str(config.parameters[parameter].string_value)

@@ -24,6 +24,7 @@ from repo_builder.tensors import dtype
 NAME = "token-classification"
 SOURCES = frozenset({"huggingface"})
 STRATEGIES = ("none", "simple", "first", "average", "max")
+DEFAULT_STRATEGY, DEFAULT_IGNORED = "simple", ["O"]
 ENTITIES, WORDS, SCORES, STARTS, ENDS = "ENTITIES", "WORDS", "SCORES", "STARTS", "ENDS"
 LOGITS, OFFSETS, MASK = "LOGITS", "OFFSETS", "ATTENTION_MASK"
 _ENTITY: dict[str, tuple[str, str, Any]] = {
@@ -40,7 +41,7 @@ def head(source: Artifact, model: ModelSpec) -> TorchProgram:
     program = huggingface.load(source, "AutoModelForTokenClassification")
     import torch
 
-    strategy(model)
+    strategy(model), ignored_labels(model)
 
     class TokenClassification(torch.nn.Module):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -60,11 +61,31 @@ def strategy(model: ModelSpec) -> str:
     Raises:
         SpecError: it is none of ``STRATEGIES``.
     """
-    found = postprocess.asked(model, "aggregation_strategy", "simple")
+    found = text.parameter(model, "postprocess", "aggregation_strategy") or DEFAULT_STRATEGY
     if found not in STRATEGIES:
         raise SpecError(
             f"step_configs: postprocess: aggregation_strategy is {found!r}{nearest(found, list(STRATEGIES))}",
             expected="one of " + ", ".join(STRATEGIES),
+            mend="correct it in the spec",
+        )
+    return found
+
+
+def ignored_labels(model: ModelSpec) -> list[str]:
+    """Labels whose entities are left out: the spec's JSON list, else ``O``.
+
+    Raises:
+        SpecError: it is no list of texts.
+    """
+    asked = text.parameter(model, "postprocess", "ignore_labels") or json.dumps(DEFAULT_IGNORED)
+    try:
+        found = json.loads(asked)
+    except ValueError:
+        found = None
+    if not isinstance(found, list) or not all(isinstance(label, str) for label in found):
+        raise SpecError(
+            f"step_configs: postprocess: ignore_labels is {asked!r}",
+            expected='a JSON list of labels, for example \'["O", "MISC"]\'',
             mend="correct it in the spec",
         )
     return found
@@ -76,8 +97,8 @@ def models(model: ModelSpec, source: Artifact, engine: Artifact) -> tuple[Planne
     labels = label_names.read(source)
     parameters = {
         "labels": json.dumps(labels, ensure_ascii=False),
-        "aggregation_strategy": "simple",
-        "ignore_labels": '["O"]',
+        "aggregation_strategy": DEFAULT_STRATEGY,
+        "ignore_labels": json.dumps(DEFAULT_IGNORED),
         **({"unk_id": str(unknown)} if unknown is not None else {}),
     }
     types = {spec.name: dtype(spec.dtype).config for spec in engine.inputs}
@@ -108,7 +129,7 @@ def proof(model: ModelSpec, source: Artifact, engine: Artifact, program: TorchPr
     from transformers.pipelines.token_classification import AggregationStrategy
 
     folder = source.path / str(source.facts.get("transformer", ""))
-    chosen, ignored = strategy(model), json.loads(postprocess.asked(model, "ignore_labels", '["O"]'))
+    chosen, ignored = strategy(model), ignored_labels(model)
     with huggingface_model.quiet():
         classify = transformers.pipeline(NAME, model=str(folder), device="cpu", dtype=torch.float32)
     limit = _settings(model, source).max_length

@@ -38,7 +38,7 @@ RUN, SHOWN = {"bash", "console", "python"}, {"text", "json", "mermaid", "pbtxt",
 NOT_RUN = re.compile(r"<!-- not run in tests: \S.*-->")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LIGHT = re.compile(r"repo-builder (inspect|--|\w+ --help|build .*--(schema|dry-run))")
-HUB = "sentence-transformers|google-t5|deepset|facebook|cross-encoder|naver"
+HUB = "sentence-transformers|google-t5|google-bert|deepset|distilbert|dslim|facebook|cross-encoder|naver"
 TORCH = re.compile(rf"import torch|net\.(pt|py)|({HUB})/|examples/")
 DEFAULT_PORTS = ("8000", "8001", "8002")
 ELLIPSIS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
@@ -176,6 +176,10 @@ def torch_models(desk: Desk) -> None:
     tiny_seq2seq.save("t5", desk.folder / "google-t5" / "t5-small")
     tiny_transformers.save("roberta", "question-answering", desk.folder / "deepset" / "roberta-base-squad2")
     tiny_transformers.save("bart", "nli", desk.folder / "facebook" / "bart-large-mnli")
+    sst2 = desk.folder / "distilbert" / "distilbert-base-uncased-finetuned-sst-2-english"
+    tiny_transformers.save("distilbert", "sequence-classification", sst2, id2label={0: "NEGATIVE", 1: "POSITIVE"})
+    tiny_transformers.save("bert", "token-classification", desk.folder / "dslim" / "bert-base-NER")
+    tiny_transformers.save("bert", "masked-lm", desk.folder / "google-bert" / "bert-base-uncased")
 
 
 def splade(folder: Path) -> None:

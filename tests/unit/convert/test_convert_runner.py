@@ -8,9 +8,10 @@ import onnx_samples as graphs
 import pytest
 from onnx import TensorProto, helper
 
-from repo_builder.convert.cases import cases
-from repo_builder.convert.runner import check
+from repo_builder.convert.cases import CheckedCase, cases
+from repo_builder.convert.runner import check, compare
 from repo_builder.errors import ConversionError, RepoBuilderError
+from repo_builder.formats import onnx as onnx_format
 from repo_builder.tensors import TensorSpec
 
 INPUTS = (TensorSpec("x", "FP32", ("batch", 3)),)
@@ -100,6 +101,30 @@ def test_integers_must_be_equal(tmp_path):
     rounded = cases(INPUTS, EXAMPLES, lambda a: [np.floor(a["x"]).astype(np.int64)])
     with pytest.raises(ConversionError, match=r"answers differently: \d+ of \d+ values at output y for"):
         verdict(path, outputs=outputs, asked=rounded)
+
+
+def test_ranked_entries_may_change_places_where_rounding_alone_parts_them(tmp_path):
+    graph = helper.make_graph(
+        [helper.make_node("TopK", ["x", "k"], ["values", "order"])],
+        "graph",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 4])],
+        [
+            helper.make_tensor_value_info("values", TensorProto.FLOAT, ["batch", 4]),
+            helper.make_tensor_value_info("order", TensorProto.INT64, ["batch", 4]),
+        ],
+        [helper.make_tensor("k", TensorProto.INT64, [1], [4])],
+    )
+    artifact = onnx_format.describe(graphs.save(graph, tmp_path / "m.onnx"))
+    x = np.array([[0.5, 0.5 + 6e-8, 0.3, 0.1]], dtype=np.float32)
+
+    def case(order):
+        return CheckedCase({}, {"x": x}, (np.array([[0.5, 0.5, 0.3, 0.1]], np.float32), np.array([order])))
+
+    assert compare(artifact, [case([0, 1, 2, 3])], {"order": "values"})["order"] == 0.0
+    with pytest.raises(ConversionError, match="2 of 4 values at output order"):
+        compare(artifact, [case([0, 1, 2, 3])])
+    with pytest.raises(ConversionError, match="1 of 4 values at output order"):
+        compare(artifact, [case([0, 1, 3, 2])], {"order": "values"})
 
 
 def test_one_name_for_two_values(tmp_path):

@@ -180,3 +180,14 @@ def test_an_unknown_strategy_is_refused_when_the_model_is_loaded_and_before_that
         "  expected: one of none, simple, first, average, max\n"
         "  to mend it: correct it in the spec"
     )
+
+
+def test_labels_to_ignore_are_a_json_list() -> None:
+    def asked(value: str) -> ModelSpec:
+        return ModelSpec(source="x", step_configs={"postprocess": {"parameters": {"ignore_labels": value}}})
+
+    assert token_classification.ignored_labels(ModelSpec(source="x")) == ["O"]
+    assert token_classification.ignored_labels(asked('["O", "MISC"]')) == ["O", "MISC"]
+    for wrong in ("O", "[1]", '"O"'):
+        with pytest.raises(SpecError, match="expected: a JSON list of labels, for example"):
+            token_classification.ignored_labels(asked(wrong))
