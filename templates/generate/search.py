@@ -76,20 +76,25 @@ class Sampler:
         self.random = np.random.Generator(np.random.PCG64(seed))
 
     def draw(self, scores):
-        kept = np.cumsum(self.probabilities(scores))
-        return int(min(np.searchsorted(kept, self.random.random() * kept[-1], side="right"), len(kept) - 1))
+        tokens, shares = self.kept(scores)
+        reached = np.cumsum(shares)
+        place = np.searchsorted(reached, self.random.random() * reached[-1], side="right")
+        return int(tokens[min(place, len(tokens) - 1)])
 
-    def probabilities(self, scores):
-        """FP64 [vocabulary], with 0 for tokens that ``top_k`` or ``top_p`` leave out."""
+    def kept(self, scores):
+        """The tokens that ``top_k`` and ``top_p`` leave, in their order, and the probability of each, FP64."""
         scores = scores / self.temperature
+        tokens = np.arange(len(scores))
         if 0 < self.top_k < len(scores):
-            scores[scores < np.partition(scores, -self.top_k)[-self.top_k]] = OFF
+            tokens = np.flatnonzero(scores >= np.partition(scores, -self.top_k)[-self.top_k])
+            scores = scores[tokens]
         if self.top_p < 1:
             order = np.argsort(scores, kind="stable")
-            tail = np.cumsum(_softmax(scores[order])) <= 1 - self.top_p
-            tail[-1] = False
-            scores[order[tail]] = OFF
-        return _softmax(scores)
+            best = np.cumsum(_softmax(scores[order])) > 1 - self.top_p
+            best[-1] = True
+            chosen = np.sort(order[best])
+            tokens, scores = tokens[chosen], scores[chosen]
+        return tokens, _softmax(scores)
 
 
 def _after_ngrams(ids, size):
