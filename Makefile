@@ -10,7 +10,7 @@ export PYTHONDONTWRITEBYTECODE := 1
 # PyTorch's CPU wheels, taken where this index answers; TORCH_INDEX= (empty) takes torch from the default index.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
-.PHONY: help demo test test-slow lint bench example docs clean
+.PHONY: help demo test test-slow lint bench example docs architectures clean
 
 help:
 	@echo "make demo       convert all-MiniLM-L6-v2, serve it, prove it; the report is $(DEMO)/report.json"
@@ -20,6 +20,7 @@ help:
 	@echo "make bench      build time, no-op rebuild, served throughput"
 	@echo "make example    write model_repository/ anew"
 	@echo "make docs       write the generated pages of docs/ anew"
+	@echo "make architectures  build, serve and prove every architecture with every task: docs/architectures.md"
 	@echo "make clean      remove build/ and .venv/"
 
 $(VENV)/ready: scripts/environment.py constraints.txt pyproject.toml
@@ -48,6 +49,9 @@ example: $(VENV)/ready
 
 docs: $(VENV)/ready
 	@$(BIN)/python scripts/generate_docs.py
+
+architectures: $(VENV)/ready
+	@$(BIN)/python scripts/architectures.py $(ARGS)
 
 clean:
 	rm -rf build .venv

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import tiny_tokenizers
-import tiny_transformers
+from tests import tiny_tokenizers, tiny_transformers
 
 
 def save(architecture: str, folder: Path, *, generation: Mapping[str, Any] | None = None, **config: Any) -> Path:
