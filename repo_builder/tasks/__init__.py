@@ -25,8 +25,11 @@ class Task(Protocol):
     SOURCES: frozenset[str]
     """Formats of ``repo_builder.formats`` that the task takes."""
 
-    def head(self, source: Artifact, model: ModelSpec) -> TorchProgram:
-        """The program to convert: the source with the task's part (pooling, normalisation) in front of its outputs."""
+    def head(self, source: Artifact, model: ModelSpec) -> TorchProgram | Mapping[str, TorchProgram]:
+        """The program to convert: the source with the task's part (pooling, normalisation) in front of its outputs.
+
+        Or several by name (encoder, decoder): ``models`` and ``proof`` then get engines and programs by these names.
+        """
 
     def models(self, model: ModelSpec, source: Artifact, engine: Artifact) -> tuple[PlannedModel, ...]:
         """The Triton models; the first is the public one."""
