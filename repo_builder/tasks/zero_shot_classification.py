@@ -16,6 +16,7 @@ from repo_builder.planned import PlannedModel
 from repo_builder.proof import Case, Proof, Tolerance
 from repo_builder.spec import ModelSpec
 from repo_builder.tasks import samples, text, tokenizer
+from repo_builder.tasks.tokenizer_source import source_tokenizer
 from repo_builder.tasks.tolerances import tolerances
 from repo_builder.tensors import TensorSpec
 
@@ -125,7 +126,7 @@ def proof(model: ModelSpec, source: Artifact, engine: Artifact, program: TorchPr
     if limit is not None:
         classify.tokenizer.model_max_length = limit
     cases = []
-    for row in samples.rows(model, layout(model), _rows):
+    for row in samples.rows(model, layout(model), lambda own: _rows(own, source, hypothesis, limit)):
         labels = list(row[CANDIDATE_LABELS])
         outputs = {}
         for name, several in ((SCORES, False), (MULTI_LABEL_SCORES, True)):
@@ -148,10 +149,15 @@ def _in_order(labels: list[str], found: dict[str, Any]) -> list[float]:
     return [by_label[label] for label in labels]
 
 
-def _rows(own: list[str]) -> Iterator[samples.Row]:
+def _rows(own: list[str], source: Artifact, hypothesis: str, limit: int | None) -> Iterator[samples.Row]:
     """Every text that is not empty, which the pipeline refuses, with labels made of the first characters of others: one
-    to five, in all scripts."""
+    to five, in all scripts, none longer than leaves half of the model's length to the text."""
+    encode = source_tokenizer(source.path)
+    room = ((limit or 512) - encode.num_special_tokens_to_add(pair=True)) // 2
     words = [one.strip()[:16] for one in own if one.strip()]
+    for number in range(len(words)):
+        while len(encode.tokenize(hypothesis.format(words[number]))) > room and len(words[number]) > 1:
+            words[number] = words[number][: len(words[number]) * 3 // 4]
     for number, one in enumerate(one for one in own if one):
         count = (3, 2, 5, 1)[number % 4]
         yield {TEXT: [one], CANDIDATE_LABELS: [words[(5 * number + 11 * k) % len(words)] for k in range(count)]}
