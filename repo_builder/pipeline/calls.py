@@ -86,7 +86,7 @@ def infer(
             f"{repository.name} has no model {model!r}{nearest(model, list(found))}",
             expected="one of " + ", ".join(found) if found else "a repository: folders with a config.pbtxt",
         )
-    names = _needed(model, found, repository)
+    names = _with_steps(model, found)
     release = _target(repository, None)
     with (
         serving.serve(repository, release, "embedded", names, progress) as served,
@@ -150,14 +150,6 @@ def _target(repository: Path, asked: str | None) -> releases.Release:
         return releases.release(asked)
     built = {str(record.facts.get("target")) for record in serving.units(repository).values()} & set(releases.names())
     return releases.release(max(built)) if built else releases.newest()
-
-
-def _needed(model: str, found: Mapping[str, Any], repository: Path) -> list[str]:
-    """The model, what its ensemble names, and what it was built with: a BLS model calls others that no config names."""
-    for record in serving.units(repository).values():
-        if model in record.models and set(record.models) <= set(found):
-            return list(record.models)
-    return _with_steps(model, found)
 
 
 def _with_steps(model: str, found: Mapping[str, Any]) -> list[str]:

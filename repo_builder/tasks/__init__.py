@@ -91,6 +91,8 @@ HEADS: tuple[tuple[str, str], ...] = (
     ("ForQuestionAnswering", "question-answering"),
     ("ForQuestionAnsweringSimple", "question-answering"),
     ("ForMaskedLM", "fill-mask"),
+    ("ForConditionalGeneration", "text2text-generation"),
+    ("MTModel", "text2text-generation"),
 )
 """Endings of the class that wrote a model (``architectures`` of config.json), and what it does."""
 
