@@ -137,6 +137,7 @@ def model(
     settings: TokenizerSettings,
     *,
     max_batch_size: int,
+    instances: int = 1,
     layout: Layout = TEXT_LAYOUT,
     extra: Sequence[str] = (),
     vendor: bool = True,
@@ -145,6 +146,7 @@ def model(
 
     Args:
         folder: the source, named in errors.
+        instances: processes; one feeds about eight cores that run short texts.
         extra: names of ``EXTRA`` that are given as well, as INT32.
         vendor: put the ``tokenizers`` library into the version folder, so that the server's Python needs only numpy;
             its version and digest become config parameters.
@@ -183,7 +185,7 @@ def model(
             "max_batch_size": max_batch_size,
             "input": layout.public(),
             "output": outputs,
-            "instance_group": [{"kind": "KIND_CPU", "count": 1}],
+            "instance_group": [{"kind": "KIND_CPU", "count": instances}],
             "dynamic_batching": {},
             "parameters": parameters,
         }
