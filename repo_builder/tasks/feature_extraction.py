@@ -39,7 +39,10 @@ def models(model: ModelSpec, source: Artifact, engine: Artifact) -> tuple[Planne
 
 
 def proof(model: ModelSpec, source: Artifact, engine: Artifact, program: TorchProgram | None) -> Proof:
-    """Each text alone through the source's own tokenizer and transformers' AutoModel."""
+    """Each text alone through the source's own tokenizer and transformers' AutoModel.
+
+    Left out are texts without a single token, which such models refuse.
+    """
     import torch
     import transformers
 
@@ -51,6 +54,8 @@ def proof(model: ModelSpec, source: Artifact, engine: Artifact, program: TorchPr
     cases = []
     for row, sample in enumerate(texts):
         real = encoded["attention_mask"][row] == 1
+        if not real.any():
+            continue
         tokens = {name: array[row][real][None] for name, array in encoded.items()}
         with torch.no_grad():
             hidden = encoder(**{t.name: torch.from_numpy(tokens[t.name]) for t in engine.inputs})[0]

@@ -10,7 +10,7 @@ from repo_builder.formats.torch_program import TorchProgram
 from repo_builder.planned import PlannedModel
 from repo_builder.proof import Case, Proof, Tolerance
 from repo_builder.spec import ModelSpec
-from repo_builder.tasks import samples, text
+from repo_builder.tasks import samples, text, tokenizer
 from repo_builder.tasks.tolerances import tolerances
 
 NAME = "sentence-embedding"
@@ -48,19 +48,25 @@ def models(model: ModelSpec, source: Artifact, engine: Artifact) -> tuple[Planne
 
 
 def proof(model: ModelSpec, source: Artifact, engine: Artifact, program: TorchProgram | None) -> Proof:
-    """Each text alone through ``SentenceTransformer.encode``: the source's own tokenizer, pooling, normalisation."""
+    """Each text alone through ``SentenceTransformer.encode``: the source's own tokenizer, pooling, normalisation.
+
+    Left out are texts without a single token, which such models refuse.
+    """
     pipeline = sentence_transformers_model.load(source, "SentenceTransformer")
     import sentence_transformers
     import torch
 
     if limit := text.longest(model):
         pipeline.max_seq_length = limit
+    texts = samples.texts(model)
+    encoded = tokenizer.encode(tokenizer.settings(source.path, max_length=text.longest(model)), source.path, texts)
     cases = tuple(
         Case(
             samples.request({"TEXT": (sample,)}),
             {OUTPUT: pipeline.encode([sample], batch_size=1, show_progress_bar=False)},
         )
-        for sample in samples.texts(model)
+        for sample, mask in zip(texts, encoded["attention_mask"], strict=True)
+        if mask.any()
     )
     versions = f"sentence-transformers {sentence_transformers.__version__} on torch {torch.__version__}"
     allowed = tolerances(model, {OUTPUT: _TOLERANCE})
