@@ -12,7 +12,7 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -127,12 +127,8 @@ def cell(result: Any, name: str) -> Cell:
     if name in result.failed:
         return Cell(REFUSED, reason(result.failed[name].found))
     report = result.reports[name]
-    return Cell(f"{report['engine']['exporter']} {largest_error(report):.1e}")
-
-
-def largest_error(report: Mapping[str, Any]) -> float:
-    """The largest absolute error of any output of numbers, over all requests through gRPC."""
-    return max((o["max_abs_error"] for o in report["outputs"].values() if not o["exact"]), default=0.0)
+    errors = [output["max_abs_error"] for output in report["outputs"].values() if not output["exact"]]
+    return Cell(f"{report['engine']['exporter']} {f'{max(errors):.1e}' if errors else 'equal'}")
 
 
 def reason(found: str) -> str:
