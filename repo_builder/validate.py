@@ -16,7 +16,7 @@ from repo_builder.compare import Errors, compare, is_exact, masked
 from repo_builder.errors import InferenceError
 from repo_builder.proof import Arrays, Case, Proof
 
-MODES = ("alone", "batched", "concurrent")
+MODES = ("alone", "batched", "concurrent", "separately")
 _CONCURRENCY = 8
 _NOTHING = "nothing to compare: the source's answers are empty or NaN in every case (give other inputs, `samples:`)"
 Progress = Callable[[str], None]
@@ -29,7 +29,8 @@ class ModelReport:
     Attributes:
         inputs: Triton's dtype by name.
         outputs: by name: ``max_abs_error``, ``max_rel_error``, ``cosine`` (worst of all requests), the limits, the
-            worst case, and the same by mode (each case alone, in mixed batches, from several clients at once).
+            worst case, and the same by mode (each case alone, in mixed batches, from several clients at once; and the
+            first case for each output separately).
         latency_ms: p50, p90, p99 and mean of the requests of the mode ``alone``, after one to warm up, as this client
             saw them.
         requests: how many requests of each mode were sent.
@@ -63,10 +64,12 @@ def validate(client: Client, proof: Proof, progress: Progress = lambda _: None) 
     latencies: list[float] = []
     size = int(client.config(proof.model).max_batch_size) if proof.batched else 0
 
-    def send(rows: Sequence[int], mode: str) -> tuple[dict[str, Errors], float] | str:
+    def send(
+        rows: Sequence[int], mode: str, names: tuple[str, ...] = _names(proof)
+    ) -> tuple[dict[str, Errors], float] | str:
         started = time.perf_counter()
         try:
-            served = client.infer(proof.model, _merge([proof.cases[c] for c in rows]), outputs=_names(proof))
+            served = client.infer(proof.model, _merge([proof.cases[c] for c in rows]), outputs=names)
         except InferenceError as error:
             return f"{_where(rows, mode)}: {error.found}"
         return _measure(proof, rows, served, mode), time.perf_counter() - started
@@ -89,9 +92,24 @@ def validate(client: Client, proof: Proof, progress: Progress = lambda _: None) 
                     by_mode = errors.setdefault(name, {})
                     by_mode[mode] = by_mode[mode].worst(found) if mode in by_mode else found
         report.requests[mode] = len(requests[mode])
+    if len(_names(proof)) > 1:
+        progress(f"{len(_names(proof))} requests separately")
+        _one_by_one(report, proof, errors, send)
     _conclude(report, proof, errors)
     report.latency_ms = _percentiles(latencies)
     return report
+
+
+def _one_by_one(report: ModelReport, proof: Proof, errors: dict[str, dict[str, Errors]], send: Any) -> None:
+    """Ask for each output alone: an ensemble leaves out the steps that nobody asks for, and may leave out too much."""
+    mode = "separately"
+    for name in _names(proof):
+        answer = send([0], mode, (name,))
+        if isinstance(answer, str):
+            report.refused.append(f"{answer} (asked for {name} alone)")
+        elif name in answer[0]:
+            errors.setdefault(name, {})[mode] = answer[0][name]
+    report.requests[mode] = len(_names(proof))
 
 
 def _names(proof: Proof) -> tuple[str, ...]:
@@ -144,6 +162,8 @@ def _measure(proof: Proof, rows: Sequence[int], served: Arrays, mode: str) -> di
         start += count
         for name, source in case.outputs.items():
             mask = proof.masks.get(name)
+            if name not in part or (mask and mask not in part):
+                continue
             own = masked(part[name], part[mask]) if mask else part[name]
             errors = compare(own, masked(source, case.outputs[mask]) if mask else source, f"case {c} ({mode})")
             found[name] = found[name].worst(errors) if name in found else errors

@@ -48,7 +48,17 @@ def ensemble(
             written", "inconsistent data type" (core, ensemble_utils.cc).
     """
     known: dict[str, Any] = {tensor.name: tensor for tensor in build({"input": list(inputs)}).input}
-    read = {step.outer(tensor.name) for step in steps for tensor in step.model.config.input} | set(outputs)
+    inner = {step.outer(tensor.name) for step in steps for tensor in step.model.config.input}
+    written_by_steps = [step.outer(tensor.name) for step in steps for tensor in step.model.config.output]
+    if both := [shown for shown in outputs if shown in inner and shown in written_by_steps]:
+        raise SignatureError(
+            f"ensemble '{name}': {', '.join(both)} would be handed out and read by another step as well",
+            expected="tensors of their own for clients: where a client does not ask for all outputs, Triton may leave "
+            "out the step that writes such a tensor (core, ensemble_scheduler.cc: it prunes by counting outputs)",
+            mend="let the step write the tensor twice, under two names",
+            model=name,
+        )
+    read = inner | set(outputs)
     planned = []
     for step in steps:
         config = step.model.config
@@ -67,7 +77,6 @@ def ensemble(
                 "output_map": {inner: outer for inner, outer in written.items() if outer in read},
             }
         )
-    written_by_steps = [step.outer(tensor.name) for step in steps for tensor in step.model.config.output]
     missing = [shown for shown in outputs if shown not in written_by_steps]
     if missing:
         raise SignatureError(

@@ -35,7 +35,7 @@ def head(source: Artifact, model: ModelSpec) -> TorchProgram:
 
 
 def models(model: ModelSpec, source: Artifact, engine: Artifact) -> tuple[PlannedModel, ...]:
-    return text.text_ensemble(model, source, engine, {OUTPUT: _HIDDEN}, shown={MASK: "attention_mask"})
+    return text.text_ensemble(model, source, engine, {OUTPUT: _HIDDEN}, shown=(MASK,))
 
 
 def proof(model: ModelSpec, source: Artifact, engine: Artifact, program: TorchProgram | None) -> Proof:

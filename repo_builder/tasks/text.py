@@ -45,7 +45,7 @@ def text_ensemble(
     engine: Artifact,
     outputs: Mapping[str, str],
     *,
-    shown: Mapping[str, str] | None = None,
+    shown: Sequence[str] = (),
     layout: tokenizer.Layout = tokenizer.TEXT_LAYOUT,
     extra: Sequence[str] = (),
     settings: tokenizer.TokenizerSettings | None = None,
@@ -55,7 +55,7 @@ def text_ensemble(
 
     Args:
         outputs: public name -> name of the engine's output.
-        shown: public name -> name of a tokenizer's output that is handed out as well.
+        shown: tokenizer's outputs that are handed out as well, in upper case.
         layout: the public inputs.
         extra: outputs of the tokenizer beyond the engine's inputs (``tokenizer.EXTRA``).
         settings: the tokenizer's; read from the source where they are not given.
@@ -74,12 +74,12 @@ def text_ensemble(
         max_batch_size=size,
         instances=max(1, (model.cpus or 1) // CPUS_PER_TOKENIZER),
         layout=layout,
-        extra=extra,
+        extra=[*extra, *shown],
     )
-    named = {inner: public for public, inner in {**outputs, **(shown or {})}.items()}
+    named = {inner: public for public, inner in outputs.items()}
     answers = [tensor.name for tensor in postprocess.config.output] if postprocess else []
     steps = [Step(each, named) for each in (pieces, encoder, postprocess) if each]
-    whole = ensemble(name, layout.public(), steps, [*answers, *outputs, *(shown or {})], size)
+    whole = ensemble(name, layout.public(), steps, [*answers, *outputs, *shown], size)
     planned = {"ensemble": whole, "tokenizer": pieces, "encoder": encoder}
     if postprocess:
         planned["postprocess"] = postprocess

@@ -115,7 +115,7 @@ def models(model: ModelSpec, source: Artifact, engine: Artifact) -> tuple[Planne
         source,
         engine,
         {LOGITS: "logits"},
-        shown={OFFSETS: "offsets", MASK: "attention_mask"},
+        shown=(OFFSETS, MASK),
         extra=("special_tokens_mask", "offsets", "attention_mask"),
         settings=settings,
         postprocess=postprocess.planned(model, engine, "entities", settings, inputs, outputs, parameters),

@@ -147,7 +147,7 @@ def model(
     Args:
         folder: the source, named in errors.
         instances: processes; one feeds about eight cores that run short texts.
-        extra: names of ``EXTRA`` that are given as well, as INT32.
+        extra: what is given as well: names of ``EXTRA``, as INT32; or any output's name in upper case, for clients.
         vendor: put the ``tokenizers`` library into the version folder, so that the server's Python needs only numpy;
             its version and digest become config parameters.
 
@@ -172,12 +172,12 @@ def model(
         parameters |= {"tokenizers_version": library.version, "tokenizers_sha256": library.digest}
     free = [-1] * (len(layout.axes) - 1)
     outputs = [{"name": t.name, "data_type": dtype(t.dtype).config, "dims": free} for t in encoder_inputs]
-    given = {t.name for t in encoder_inputs}
-    outputs += [
-        {"name": e, "data_type": "TYPE_INT32", "dims": [*free, 2] if e == "offsets" else free}
-        for e in extra
-        if e not in given
-    ]
+    types = {t.name: dtype(t.dtype).config for t in encoder_inputs}
+    for given in dict.fromkeys(extra):
+        inner = given.lower()
+        if given not in types:
+            dims = [*free, 2] if inner == "offsets" else free
+            outputs.append({"name": given, "data_type": types.get(inner, "TYPE_INT32"), "dims": dims})
     config = build(
         {
             "name": name,

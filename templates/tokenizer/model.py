@@ -19,7 +19,8 @@ Every setting is a string in the config's ``parameters``:
 - ``add_special_tokens``, ``split_special_tokens``: ``true`` or ``false``.
 - ``prompt``: put in front of every text (layout ``text``), or of the first of every pair (layout ``pairs``).
 
-Outputs, any of ``OUTPUTS`` as INT64 or INT32, have the shape [batch, tokens]; with windows or labels [batch, sequences,
+Outputs, any of ``OUTPUTS`` as INT64 or INT32, in lower or upper case (or both: an ensemble may not hand out what
+another of its steps reads), have the shape [batch, tokens]; with windows or labels [batch, sequences,
 tokens], where a row with fewer windows than another has some whose ``attention_mask`` is 0. ``offsets`` has one more
 axis: start and end of the token in its text, in characters. ``sequence_ids`` (which text of a pair) and ``word_ids``
 are -1 at special tokens and padding.
@@ -51,7 +52,7 @@ class TritonPythonModel:
         version_folder = Path(args["model_repository"]) / args["model_version"]
         self.inputs = [tensor["name"] for tensor in config["input"]]
         self.outputs = {output["name"]: DTYPES[output["data_type"]] for output in config["output"]}
-        unknown = sorted(set(self.outputs) - set(OUTPUTS))
+        unknown = sorted(name for name in self.outputs if name.lower() not in OUTPUTS)
         if unknown:
             raise ValueError(f"unknown outputs {unknown}; a tokenizer has {', '.join(OUTPUTS)}")
         self.layout = _one_of(parameters, "layout", LAYOUTS)
@@ -84,7 +85,7 @@ class TritonPythonModel:
                 strategy=truncation,
                 direction=_one_of(parameters, "truncation_side", ("right", "left")),
             )
-        slow = FROM_OFFSETS.intersection(self.outputs)
+        slow = FROM_OFFSETS.intersection(name.lower() for name in self.outputs)
         self.encode = self.tokenizer.encode_batch if slow else self.tokenizer.encode_batch_fast
 
     def execute(self, requests):
@@ -158,7 +159,7 @@ class TritonPythonModel:
         if self.layout in ("windows", "labels"):
             shape = (len(rows), max(len(row) for row in rows), width)
         arrays = {
-            name: np.full(shape + (2,) * (name == "offsets"), self.fill.get(name, 0), dtype)
+            name: np.full(shape + (2,) * (name.lower() == "offsets"), self.fill.get(name.lower(), 0), dtype)
             for name, dtype in self.outputs.items()
         }
         for number, row in enumerate(rows):
@@ -167,7 +168,7 @@ class TritonPythonModel:
                 length = len(encoding)
                 span = slice(width - length, width) if self.pad_left else slice(0, length)
                 for name, array in arrays.items() if length else ():
-                    array[at][span] = _values(encoding, name)
+                    array[at][span] = _values(encoding, name.lower())
         tensors = [pb_utils.Tensor(name, array) for name, array in arrays.items()]
         return pb_utils.InferenceResponse(output_tensors=tensors)
 

@@ -353,3 +353,27 @@ def test_one_telling_case_is_enough():
     stored = Proof("m", tuple(Case({"x": s}, {"y": s}) for s in sources))
     report, _ = run(lambda i: {"y": i["x"]}, stored)
     assert report.passed, report.failures()
+
+
+def test_an_output_that_cannot_be_asked_for_alone_is_refused():
+    class Pruning(HonestFakeClient):
+        def infer(self, model, inputs, *, outputs):
+            if outputs == ("label",):
+                raise InferenceError("in ensemble 'm', unexpected deadlock")
+            return super().infer(model, inputs, outputs=outputs)
+
+    report = validate.validate(Pruning(linear), proof())
+    assert not report.passed
+    assert report.failures() == ["case 0 (separately): in ensemble 'm', unexpected deadlock (asked for label alone)"]
+    assert report.requests["separately"] == 2
+
+
+def test_an_output_that_differs_when_it_is_asked_for_alone_fails():
+    class Lying(HonestFakeClient):
+        def infer(self, model, inputs, *, outputs):
+            found = super().infer(model, inputs, outputs=outputs)
+            return {"y": found["y"] + 1} if outputs == ("y",) else found
+
+    report = validate.validate(Lying(linear), proof())
+    assert not report.passed
+    assert "worst for case 0 (separately)" in report.failures()[0]

@@ -39,9 +39,13 @@ def test_tensors_are_wired_by_name_and_unread_ones_are_not_mapped() -> None:
 
 def test_a_renamed_tensor_feeds_later_steps_under_its_new_name() -> None:
     named = {"input_ids": "IDS"}
-    config = ensemble("all", [TEXT], [Step(TOKENIZER, named), Step(ENCODER, named)], ["IDS", "hidden"], 8).config
+    config = ensemble("all", [TEXT], [Step(TOKENIZER, named), Step(ENCODER, named)], ["hidden"], 8).config
     assert dict(config.ensemble_scheduling.step[1].input_map) == {"input_ids": "IDS"}
-    assert [o.name for o in config.output] == ["IDS", "hidden"]
+
+
+def test_a_tensor_that_a_step_reads_is_not_handed_out() -> None:
+    with pytest.raises(SignatureError, match="input_ids would be handed out and read by another step as well"):
+        ensemble("all", [TEXT], [Step(TOKENIZER), Step(ENCODER)], ["input_ids", "hidden"], 8)
 
 
 def test_a_reshape_of_an_output_is_the_ensembles_too() -> None:
