@@ -50,9 +50,13 @@ class TritonPythonModel:
         arrays = [pb_utils.get_input_tensor_by_name(request, name).as_numpy() for name in TOKENS]
         contexts = pb_utils.get_input_tensor_by_name(request, self.context).as_numpy()
         answers = []
-        for (raw,), *row in zip(contexts, *arrays, strict=True):
+        try:
+            contexts = [raw.decode("utf-8") for raw in contexts[:, 0]]
+        except UnicodeDecodeError as error:
+            return _refusal(f"input '{self.context}' is not UTF-8: {error}")
+        for context, *row in zip(contexts, *arrays, strict=True):
             windows = [_real(dict(zip(TOKENS, window, strict=True))) for window in zip(*row, strict=True)]
-            answers.append(self._best(raw.decode("utf-8"), [w for w in windows if len(w["input_ids"])]))
+            answers.append(self._best(context, [w for w in windows if len(w["input_ids"])]))
         tensors = [
             pb_utils.Tensor("ANSWER", np.array([[answer["text"].encode()] for answer in answers], dtype=object)),
             pb_utils.Tensor("SCORE", np.array([[answer["score"]] for answer in answers], dtype=np.float32)),
@@ -132,6 +136,10 @@ def _word(window, token, sequence):
     if number < 0 or window["sequence_ids"][token] < 0:
         return ()
     return np.nonzero((window["word_ids"] == number) & (window["sequence_ids"] == sequence))[0]
+
+
+def _refusal(message):
+    return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, pb_utils.TritonError.INVALID_ARG))
 
 
 def _one_of(parameters, key, choices):

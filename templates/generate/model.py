@@ -65,7 +65,11 @@ class TritonPythonModel:
             ]
         except ValueError as error:
             return str(error)
-        return list(zip(self.tokens.encode(texts), sequences, strict=True))
+        try:
+            tokens = self.tokens.encode(texts)
+        except Exception as error:  # noqa: BLE001 - the library raises nothing more special
+            return f"input 'TEXT' cannot be encoded: {error}"
+        return list(zip(tokens, sequences, strict=True))
 
     def _sequence(self, asked):
         """A row's sequence, by its own inputs.
@@ -82,7 +86,7 @@ class TritonPythonModel:
             return Sequence(self.rules, tokens + 1)
         options = {name: asked.get(name.upper(), self.fields.get(name, SAMPLING[name])) for name in SAMPLING}
         seed = asked.get("SEED")
-        _check("TEMPERATURE", options["temperature"], options["temperature"] > 0, "more than 0")
+        _check("TEMPERATURE", options["temperature"], 0 < options["temperature"] < np.inf, "more than 0, and finite")
         _check("TOP_K", options["top_k"], options["top_k"] >= 0, "0 (all tokens) or more")
         _check("TOP_P", options["top_p"], 0 < options["top_p"] <= 1, "more than 0, at most 1")
         _check("SEED", seed, seed is None or seed >= 0, "0 or more")

@@ -83,7 +83,8 @@ class Sampler:
 
     def kept(self, scores):
         """The tokens that ``top_k`` and ``top_p`` leave, in their order, and the probability of each, FP64."""
-        scores = scores / self.temperature
+        # Shifted, no temperature makes a sum of infinities of them.
+        scores = (scores.astype(np.float64) - np.max(scores)) / self.temperature
         tokens = np.arange(len(scores))
         if 0 < self.top_k < len(scores):
             tokens = np.flatnonzero(scores >= np.partition(scores, -self.top_k)[-self.top_k])
@@ -112,5 +113,5 @@ def _force(scores, tokens):
 
 
 def _softmax(scores):
-    exponents = np.exp(scores.astype(np.float64) - np.max(scores))
+    exponents = np.exp(scores - np.max(scores))
     return exponents / exponents.sum()

@@ -147,6 +147,20 @@ def test_what_cannot_be_answered_is_refused_alone(
     np.testing.assert_array_equal(answers[0].arrays["input_ids"], answers[4].arrays["input_ids"])
 
 
+def test_the_answers_step_too_refuses_a_context_that_is_not_utf_8_alone(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    tokenize, read = models(folders["bert"], tmp_path)
+    good = request(("who?", "a kettle sings"))
+    tokens = tokenize.execute([good])[0].arrays
+    rest = {**tokens, "logits": np.zeros((*tokens["input_ids"].shape, 2), dtype=np.float32)}
+    refused, answered = read.execute([{**rest, **request(("who?", b"\xff"))}, {**rest, **good}])
+    assert str(refused.error).startswith("input 'CONTEXT' is not UTF-8: 'utf-8' codec can't decode byte 0xff")
+    assert refused.error.code == stand_in.TritonError.INVALID_ARG
+    assert answered.arrays["ANSWER"][0, 0].decode() in "a kettle sings"
+    assert answered.arrays["END"][0, 0] > 0
+
+
 @pytest.mark.parametrize(
     ("step", "parameters", "message"),
     [

@@ -120,3 +120,16 @@ def test_a_sequence_ends_at_an_end_token_or_at_its_length() -> None:
     assert generated([4, 5]) == ([0, 4, 5], False)
     assert generated([4, 7]) == ([0, 4, 7], True)
     assert generated([4, 5], length=3) == ([0, 4, 5], True)
+
+
+@pytest.mark.parametrize("temperature", [1e-45, 1e-38, 1e38])
+@pytest.mark.parametrize("top_k", [0, 1, 3])
+def test_no_temperature_draws_a_token_that_must_not_come(temperature: float, top_k: int) -> None:
+    scores = np.array([1, 2, 3, -np.inf], dtype=np.float32)
+    tokens, shares = search.Sampler(temperature=temperature, top_k=top_k, seed=1).kept(scores)
+    found = np.zeros(4)
+    found[tokens] = shares
+    assert found[3] == 0
+    assert found.sum() == pytest.approx(1)
+    if temperature < 1 or top_k == 1:
+        assert found.tolist() == [0, 0, 1, 0]
