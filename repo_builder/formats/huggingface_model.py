@@ -77,6 +77,19 @@ def pretrained(auto: Any, artifact: Artifact) -> Any:
     return model.eval()
 
 
+def pipeline(task: str, artifact: Artifact) -> Any:
+    """transformers' own pipeline on the folder: fp32 on the CPU; code of the folder runs only where it is trusted."""
+    import torch
+    import transformers
+
+    folder = artifact.path / str(artifact.facts.get("transformer", ""))
+    trust = bool(artifact.facts.get("trust_remote_code", False))
+    with quiet():
+        return transformers.pipeline(
+            task, model=str(folder), device="cpu", dtype=torch.float32, trust_remote_code=trust
+        )
+
+
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """transformers without its progress bar and load report; its settings come back afterwards."""

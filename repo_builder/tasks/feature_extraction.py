@@ -47,8 +47,11 @@ def proof(model: ModelSpec, source: Artifact, engine: Artifact, program: TorchPr
     import transformers
 
     folder = source.path / str(source.facts.get("transformer", ""))
+    trust = bool(source.facts.get("trust_remote_code", False))
     with huggingface_model.quiet():
-        encoder = transformers.AutoModel.from_pretrained(folder, local_files_only=True, dtype=torch.float32).eval()
+        encoder = transformers.AutoModel.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=trust, dtype=torch.float32
+        ).eval()
     texts = samples.texts(model)
     encoded = tokenizer.encode(tokenizer.settings(source.path, max_length=text.longest(model)), source.path, texts)
     cases = []

@@ -138,11 +138,9 @@ def proof(model: ModelSpec, source: Artifact, engine: Artifact, program: TorchPr
     import torch
     import transformers
 
-    folder = source.path / str(source.facts.get("transformer", ""))
     k, limit = top_k(model), _settings(model, source).max_length
     cut = {"truncation": limit is not None, "max_length": limit}
-    with huggingface_model.quiet():
-        fill = transformers.pipeline(NAME, model=str(folder), device="cpu", dtype=torch.float32)
+    fill = huggingface_model.pipeline(NAME, source)
     mask = fill.tokenizer.mask_token_id
 
     def masks(sample: str) -> int:

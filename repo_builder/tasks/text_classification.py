@@ -80,10 +80,8 @@ def proof(model: ModelSpec, source: Artifact, engine: Artifact, program: TorchPr
     import torch
     import transformers
 
-    folder = source.path / str(source.facts.get("transformer", ""))
     limit = _settings(model, source).max_length
-    with huggingface_model.quiet():
-        classify = transformers.pipeline(NAME, model=str(folder), device="cpu", dtype=torch.float32)
+    classify = huggingface_model.pipeline(NAME, source)
     cases = []
     for row in samples.rows(model, tokenizer.TEXT_LAYOUT, lambda own: [{"TEXT": [t]} for t in own]):
         parts = classify.preprocess(row["TEXT"][0], truncation=limit is not None, max_length=limit)

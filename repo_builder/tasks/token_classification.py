@@ -128,10 +128,8 @@ def proof(model: ModelSpec, source: Artifact, engine: Artifact, program: TorchPr
     import transformers
     from transformers.pipelines.token_classification import AggregationStrategy
 
-    folder = source.path / str(source.facts.get("transformer", ""))
     chosen, ignored = strategy(model), ignored_labels(model)
-    with huggingface_model.quiet():
-        classify = transformers.pipeline(NAME, model=str(folder), device="cpu", dtype=torch.float32)
+    classify = huggingface_model.pipeline(NAME, source)
     limit = _settings(model, source).max_length
     if limit is not None:
         classify.tokenizer.model_max_length = limit

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from string import Formatter
 from typing import Any
 
 import numpy as np
@@ -81,18 +82,19 @@ def template(model: ModelSpec) -> str:
     """The hypothesis, ``{}`` standing for a label: the tokenizer's parameter in ``step_configs``, or the default.
 
     Raises:
-        SpecError: a label changes nothing in it, or it cannot be filled.
+        SpecError: it has no place for the label, cannot be filled, or asks for a part of the label (``{0[0]}``), which
+            an empty one does not have.
     """
     asked = text.parameter(model, "tokenizer", "hypothesis_template")
     if asked is None:
         return TEMPLATE
+    why = ""
     try:
-        filled = asked.format("label")
-    except (IndexError, KeyError, ValueError) as error:
-        filled, why = asked, f" ({error!r})"
-    else:
-        why = ""
-    if filled == asked:
+        places = {name for _, name, _, _ in Formatter().parse(asked) if name is not None}
+        asked.format("label")
+    except (IndexError, KeyError, ValueError, AttributeError) as error:
+        places, why = set(), f" ({error!r})"
+    if not places or places - {"", "0"}:
         raise SpecError(
             f"step_configs.tokenizer.parameters.hypothesis_template is {asked!r}{why}",
             expected="a text with {} where the label goes",
@@ -118,10 +120,8 @@ def proof(model: ModelSpec, source: Artifact, engine: Artifact, program: TorchPr
     import torch
     import transformers
 
-    folder = source.path / str(source.facts.get("transformer", ""))
     hypothesis = template(model)
-    with huggingface_model.quiet():
-        classify = transformers.pipeline(NAME, model=str(folder), device="cpu", dtype=torch.float32)
+    classify = huggingface_model.pipeline(NAME, source)
     limit = tokenizer.settings(source.path, max_length=text.longest(model)).max_length
     if limit is not None:
         classify.tokenizer.model_max_length = limit

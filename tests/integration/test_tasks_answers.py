@@ -256,7 +256,7 @@ def test_labels_without_entailment_are_refused(folder: Path, tmp_path: Path) -> 
     assert tasks.guess(huggingface.describe(folder / "bert_nli"))[0] == "text-classification"
 
 
-@pytest.mark.parametrize("template", ["no place", "{label}", "{"])
+@pytest.mark.parametrize("template", ["no place", "{label}", "{", "{0.__class__}", "{} {0[0]}", "{:d}"])
 def test_a_template_without_a_place_for_labels_is_refused(template: str) -> None:
     asked = {"tokenizer": {"parameters": {"hypothesis_template": template}}}
     with pytest.raises(SpecError, match="hypothesis_template is ") as found:
