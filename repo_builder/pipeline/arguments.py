@@ -56,7 +56,7 @@ def fit(given: Given, wanted: Sequence[TensorSpec]) -> dict[str, Any]:
 
 def _row(spec: TensorSpec, several: Sequence[str]) -> Any:
     if spec.dtype == "BYTES":
-        row: Any = np.array([text.encode() for text in several], dtype=object)
+        row: Any = np.array([text.encode("utf-8", "surrogateescape") for text in several], dtype=object)
     else:
         try:
             values = [json.loads(value) for value in several]

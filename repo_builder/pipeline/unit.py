@@ -30,6 +30,9 @@ Engines = Artifact | Mapping[str, Artifact]
 OPSET = 20
 """The opset to export at, where the target takes it: the newest that the dynamo exporter writes without conversion."""
 
+_TEXT_AXES = frozenset({"batch", "sequence"})
+"""What a range has an effect on in text tasks; windows, labels and the cache's tokens follow from the request."""
+
 _PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime", "transformers", "tokenizers", "sentence-transformers")
 
 
@@ -94,7 +97,7 @@ def make(model: ModelSpec, source: Artifact, release: releases.Release, work: Pa
         now("convert")
         engine = _engines(model, source, program, release, work, lambda what: progress(name, f"convert: {what}"))
         now("plan")
-        _check_axes(model, engine)
+        _check_axes(model, engine, _TEXT_AXES if source.format == "huggingface" else None)
         planned = task.models(model, source, cast(Any, engine))
         for one in planned:
             releases.check_config(one.config, release)
@@ -195,13 +198,16 @@ def _engine_facts(engine: Engines) -> dict[str, Any]:
     return {"format": next(iter(parts.values()))["format"], "exporter": ", ".join(exporters), "parts": parts}
 
 
-def _check_axes(model: ModelSpec, engine: Engines) -> None:
+def _check_axes(model: ModelSpec, engine: Engines, only: frozenset[str] | None = None) -> None:
+    """Refuse ranges of axes that the model does not have, or (with ``only``) that have no effect on it."""
     engines = [engine] if isinstance(engine, Artifact) else list(engine.values())
     axes = sorted({d for one in engines for t in one.inputs for d in t.shape if isinstance(d, str)})
+    axes = [axis for axis in axes if only is None or axis in only]
     for axis in model.shapes:
         if axis not in axes:
             raise SpecError(
-                f"shapes: the model has no dynamic axis {axis!r}{nearest(axis, axes)}",
+                f"shapes: the model has no dynamic axis {axis!r}{nearest(axis, axes)}"
+                + (" that a range has an effect on" if only else ""),
                 expected="one of " + (", ".join(axes) or "none: every axis is static"),
                 mend="correct the name in the spec",
             )

@@ -30,6 +30,10 @@ def test_texts_become_one_row_and_repeated_ones_fill_it() -> None:
     }
 
 
+def test_bytes_of_the_command_line_that_are_not_utf_8_go_to_the_server_as_they_are() -> None:
+    assert fitted("QUESTION=a\udcff") == {"QUESTION": [[b"a\xff"]]}
+
+
 def test_numbers_are_json() -> None:
     assert fitted("SEED=7", "x=[1, 2.5, 3]") == {"SEED": [[7]], "x": [[1, 2.5, 3]]}
     assert fitted("x=1", "x=2", "x=3") == {"x": [[1, 2, 3]]}
