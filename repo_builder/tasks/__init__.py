@@ -119,7 +119,7 @@ def guess(source: Artifact) -> tuple[str, str]:
     classifier = next((name for name in written if name.endswith("ForSequenceClassification")), None)
     if classifier and source.facts.get("cross_encoder"):
         return "reranking", "config.json bears the mark of sentence-transformers' CrossEncoder"
-    if classifier and len(source.facts.get("id2label") or ()) == 1:
+    if classifier and (len(source.facts.get("id2label") or ()) or source.facts.get("num_labels")) == 1:
         return "reranking", f"config.json names {classifier} with one label; of single texts it is text-classification"
     for ending, task in HEADS:
         for name in written:

@@ -19,7 +19,7 @@ from repo_builder.planned import PlannedModel
 from repo_builder.proof import Case, Proof, Tolerance
 from repo_builder.spec import ModelSpec
 from repo_builder.tasks import older_transformers, samples, text, tokenizer
-from repo_builder.tasks.engine_model import max_batch_size
+from repo_builder.tasks.engine_model import engine_model
 from repo_builder.tasks.tokenizer_source import source_tokenizer
 from repo_builder.tasks.tolerances import tolerances
 from repo_builder.tensors import TensorSpec, dtype
@@ -154,11 +154,12 @@ def _postprocess(model: ModelSpec, source: Artifact, engine: Artifact, layout: t
     parameters |= {"context": "first"} if layout.truncation == "only_first" else {}
     parameters |= {"cls_id": str(cls_id)} if cls_id is not None else {}
     public = {ANSWER: "TYPE_STRING", SCORE: "TYPE_FP32", START: "TYPE_INT32", END: "TYPE_INT32"}
+    name = f"{model.public_name}_postprocess"
     config = build(
         {
-            "name": f"{model.public_name}_postprocess",
+            "name": name,
             "backend": "python",
-            "max_batch_size": max_batch_size(model, engine),
+            "max_batch_size": engine_model(name, model, engine).config.max_batch_size,
             "input": [
                 {"name": CONTEXT, "data_type": "TYPE_STRING", "dims": [1]},
                 *(

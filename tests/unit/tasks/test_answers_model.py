@@ -178,6 +178,20 @@ def test_settings_that_do_not_fit_are_refused_before_the_model_is_loaded(
         question_answering.head(huggingface.describe(folders["bert"]), spec)
 
 
+def test_all_models_of_a_reader_take_as_many_rows_as_its_config_says(folders: dict[str, Path], tmp_path: Path) -> None:
+    inputs = tuple(TensorSpec(t, "INT64", question_answering.AXES) for t in ("input_ids", "attention_mask"))
+    outputs = tuple(TensorSpec(t, "FP32", question_answering.AXES) for t in ("start_logits", "end_logits"))
+    logits = TensorSpec("logits", "FP32", (*question_answering.AXES, 2))
+    engine = Artifact(tmp_path / "model.onnx", "onnx", inputs, (*outputs, logits), "batch")
+    for config, rows in (({}, 8), ({"max_batch_size": 16}, 16)):
+        planned = question_answering.models(
+            ModelSpec(source="bert", config=config), huggingface.describe(folders["bert"]), engine
+        )
+        assert {one.name: one.config.max_batch_size for one in planned} == dict.fromkeys(
+            ("bert", "bert_tokenizer", "bert_encoder", "bert_postprocess"), rows
+        )
+
+
 def test_windows_have_384_tokens_and_share_128_where_the_model_takes_as_many(tmp_path: Path) -> None:
     folder = tiny_transformers.save(
         "bert", "question-answering", tmp_path, tokenizer={"model_max_length": 512}, max_position_embeddings=512

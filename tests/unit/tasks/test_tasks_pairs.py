@@ -55,6 +55,7 @@ def sentence(kinds: list[str], **settings: Any) -> dict[str, Any]:
             "reranking",
             "BertForSequenceClassification with one label; of single texts it is text-classification",
         ),
+        ({"architectures": ["BertForSequenceClassification"], "num_labels": 1}, "reranking", "with one label"),
         (
             {"architectures": ["BertForSequenceClassification"], "id2label": {"0": "a", "1": "b"}},
             "text-classification",
