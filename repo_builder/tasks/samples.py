@@ -57,7 +57,7 @@ def _row(sample: Any, number: int, layout: Layout) -> Row:
     example = "{" + ", ".join(f"{name}: {'...' if size == 1 else '[...]'}" for name, size in inputs.items()) + "}"
     found = {}
     if isinstance(sample, Mapping):
-        found = {key: (value,) if isinstance(value, str) else tuple(value) for key, value in sample.items()}
+        found = {key: tuple(value) if isinstance(value, (list, tuple)) else (value,) for key, value in sample.items()}
     fits = set(found) == set(inputs) and all(
         len(found[name]) == size or (size == -1 and found[name]) for name, size in inputs.items()
     )
@@ -71,12 +71,17 @@ def _row(sample: Any, number: int, layout: Layout) -> Row:
     return found
 
 
+def _lines(content: str) -> list[str]:
+    """Only a newline ends a text: ``str.splitlines`` would end it at U+2028, form feeds and the like as well."""
+    return content.removesuffix("\n").split("\n") if content else []
+
+
 def _read(path: Path) -> list[Any]:
     if not path.is_file():
         raise SourceMissingError(f"the file of sample texts {path} does not exist", stage="proof")
     try:
         content = path.read_text(encoding="utf-8")
-        found = json.loads(content) if path.suffix == ".json" else content.splitlines()
+        found = json.loads(content) if path.suffix == ".json" else _lines(content)
     except ValueError as error:
         raise SpecError(f"{path} cannot be read ({error})", expected="UTF-8 text or JSON", stage="proof") from error
     if not isinstance(found, list) or not found:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from repo_builder import spec
-from repo_builder.errors import RepoBuilderError
+from repo_builder.errors import RepoBuilderError, SpecError
 from repo_builder.tasks import samples
 from repo_builder.tasks.tokenizer import TEXT_LAYOUT, Layout
 
@@ -61,3 +61,20 @@ def test_misfits_are_refused(texts: Any, layout: Layout, words: str) -> None:
     with pytest.raises(RepoBuilderError) as refused:
         rows(texts, layout)
     assert " ".join(words.split()) in " ".join(str(refused.value).split())
+
+
+@pytest.mark.parametrize("sample", [{"PAIRS": 5}, {"PAIRS": None}, {"PAIRS": ["q", 5]}, 7, None])
+def test_json_of_other_kinds_is_refused(sample: Any, tmp_path: Path) -> None:
+    (tmp_path / "texts.json").write_text(json.dumps([sample]), encoding="utf-8")
+    with pytest.raises(SpecError, match=r"samples.texts\[0\] is ") as refused:
+        rows(str(tmp_path / "texts.json"), PAIRS)
+    assert refused.value.expected == "{PAIRS: [...]}: one request of this task"
+
+
+def test_a_line_of_a_file_is_a_text_whatever_else_parts_lines_elsewhere(tmp_path: Path) -> None:
+    path = tmp_path / "texts.txt"
+    path.write_bytes("a\u2028b\x0bc\r\n\nd\n".encode())
+    assert samples.texts(model(str(path))) == ["a\u2028b\x0bc", "", "d"]
+    path.write_bytes(b"")
+    with pytest.raises(SpecError, match="holds no list of texts"):
+        samples.texts(model(str(path)))
