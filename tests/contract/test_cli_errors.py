@@ -556,7 +556,7 @@ OTHER_VERBS: list[tuple[list[str], str, list[str]]] = [
     (["infer", "m", "x"], "UsageError", ["no input was given", "--text TEXT or --input NAME=VALUE"]),
     (["infer", "m", "x", "--input", "x"], "UsageError", ["--input 'x' is not NAME=VALUE"]),
     (["infer", "m", "x", "--input", "x=nope.npy"], "SourceMissingError", ["there is no file nope.npy"]),
-    (["infer", "m", "x", "--input", "x=m/words.txt"], "UsageError", ["m/words.txt is no array without pickles"]),
+    (["infer", "m", "x", "--input", "x=words.npy"], "UsageError", ["words.npy is no array without pickles"]),
     (["infer", "m", "x", "--input", "x=poison.npy"], "UsageError", ["poison.npy is no array without pickles"]),
     (["infer", "grpc://127.0.0.1:1", "x", "--text", "a"], "ServerUnavailableError", ["127.0.0.1:1"]),
     (["infer", "http://127.0.0.1:1", "x", "--text", "a"], "UsageError", ["is not a gRPC address"]),
@@ -565,7 +565,7 @@ OTHER_VERBS: list[tuple[list[str], str, list[str]]] = [
 
 @pytest.mark.parametrize(
     ("files", "arguments", "kind", "texts"),
-    [({"poison.npy": poisoned_array()}, *case) for case in OTHER_VERBS],
+    [({"poison.npy": poisoned_array(), "words.npy": b"hello"}, *case) for case in OTHER_VERBS],
     ids=[" ".join(arguments) for arguments, _, _ in OTHER_VERBS],
 )
 def test_other_verbs_refuse(done: Done, files: object, arguments: object, kind: str, texts: list[str]) -> None:

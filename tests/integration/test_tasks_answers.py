@@ -115,7 +115,7 @@ def test_answers_equal_the_pipeline_of_transformers_5_2(name: str, built: tuple[
     report = result.reports[name]
     assert report["passed"] is True
     assert report["reference"].startswith("transformers 5.2.0 pipeline('question-answering')")
-    assert set(report["requests"]) == {"alone", "batched", "concurrent"}
+    assert set(report["requests"]) == {"alone", "batched", "concurrent", "separately"}
     assert set(report["outputs"]) == {"ANSWER", "SCORE", "START", "END"}
     assert report["outputs"]["SCORE"]["limits"] == {"max_abs_error": 1e-4}
     stored = proof.load(Layout.of(repository).proof(name))
@@ -133,7 +133,7 @@ def test_scores_equal_the_zero_shot_pipeline(name: str, built: tuple[pipeline.Re
     result, repository = built
     report = result.reports[name]
     assert report["passed"] is True
-    assert set(report["requests"]) == {"alone", "batched", "concurrent"}
+    assert set(report["requests"]) == {"alone", "batched", "concurrent", "separately"}
     assert set(report["outputs"]) == {"SCORES", "MULTI_LABEL_SCORES"}
     cases = proof.load(Layout.of(repository).proof(name)).cases
     assert len(cases) >= 60

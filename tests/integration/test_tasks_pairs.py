@@ -103,7 +103,7 @@ def test_answers_equal_sentence_transformers(name: str, built: tuple[pipeline.Re
     result, repository = built
     report = result.reports[name]
     assert report["passed"] is True
-    assert set(report["requests"]) == {"alone", "batched", "concurrent"}
+    assert set(report["requests"]) == {"alone", "batched", "concurrent", "separately"}
     stored = proof.load(Layout.of(repository).proof(name))
     assert len(stored.cases) == (65 if report["task"]["name"] == "reranking" else 64)
     weights = {"score": "SCORE", "prompted": "SCORE"}.get(name, "VALUES")

@@ -109,7 +109,7 @@ def test_every_model_is_proven_on_the_built_in_texts(built: tuple[pipeline.Resul
     assert {name: report["passed"] for name, report in reports.items()} == dict.fromkeys(TASKS, True)
     for name, report in reports.items():
         assert report["cases"] >= (63 if name == "sentiment" else 64), "GPT-2 makes no token of an empty text"
-        assert set(report["requests"]) == {"alone", "batched", "concurrent"}
+        assert set(report["requests"]) == {"alone", "batched", "concurrent", "separately"}
         assert f"pipeline('{TASKS[name]}'" in report["reference"]
         for output in report["outputs"].values():
             assert output["exact"] or output["max_abs_error"] <= 1e-4
