@@ -1,9 +1,15 @@
-"""Tiny tokenizers of the classes that checkpoints have, trained here: special tokens, pairs and masks as theirs."""
+"""Tiny tokenizers of the classes that checkpoints have: special tokens, pairs and masks as theirs.
+
+Vocabularies come from the sample texts, the same ones every time: the trainers of WordPiece and Unigram break ties by
+the order of a hash table.
+"""
 
 from __future__ import annotations
 
 import functools
 import json
+import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from importlib import resources
 from typing import Any
@@ -153,16 +159,17 @@ def _corpus() -> Iterator[str]:
 
 @functools.lru_cache
 def _words(lower: bool) -> tuple[str, ...]:
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+    from tokenizers import normalizers, pre_tokenizers
 
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lower)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=900, limit_alphabet=320, special_tokens=["[UNK]"], show_progress=False
-    )
-    tokenizer.train_from_iterator(_corpus(), trainer)
-    return _sorted(tokenizer)[1:]
+    normalizer, splitter = normalizers.BertNormalizer(lowercase=lower), pre_tokenizers.BertPreTokenizer()
+    words = [w for text in _corpus() for w, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text))]
+    found: Counter[str] = Counter()
+    for word in words:
+        found.update("##" * (start > 0) + part for start, part in _parts(word))
+    letters = [letter for letter, _ in _common(Counter("".join(words)), 320)]
+    alphabet = [piece for letter in letters for piece in (letter, f"##{letter}")]
+    longer = Counter({piece: n for piece, n in found.items() if len(piece.removeprefix("##")) > 1})
+    return (*alphabet, *(piece for piece, _ in _common(longer, 900 - len(alphabet))))
 
 
 @functools.lru_cache
@@ -181,15 +188,29 @@ def _byte_pairs() -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
 
 @functools.lru_cache
 def _pieces() -> tuple[tuple[str, float], ...]:
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+    from tokenizers import normalizers, pre_tokenizers
 
-    tokenizer = Tokenizer(models.Unigram())
-    tokenizer.normalizer = normalizers.NFKC()
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()])
-    trainer = trainers.UnigramTrainer(vocab_size=900, special_tokens=["<unk>"], unk_token="<unk>", show_progress=False)
-    tokenizer.train_from_iterator(_corpus(), trainer)
-    pieces = json.loads(tokenizer.to_str())["model"]["vocab"]
-    return tuple((piece, score) for piece, score in pieces[1:])
+    normalizer = normalizers.NFKC()
+    splitter = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()])
+    words = [w for text in _corpus() for w, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text))]
+    found = Counter(part for word in words for _, part in _parts(word))
+    letters = Counter("".join(words))
+    longer = Counter({piece: n for piece, n in found.items() if len(piece) > 1})
+    kept = [*_common(letters, len(letters)), *_common(longer, max(0, 900 - len(letters)))]
+    total = sum(n for _, n in kept)
+    return tuple((piece, math.log(n / total)) for piece, n in kept)
+
+
+def _parts(word: str) -> Iterator[tuple[int, str]]:
+    """The substrings of a word, of up to six letters, with where they start."""
+    for start in range(len(word)):
+        for end in range(start + 1, min(len(word), start + 6) + 1):
+            yield start, word[start:end]
+
+
+def _common(counts: Counter[str], most: int) -> list[tuple[str, int]]:
+    """The commonest, longer ones first among equals, then by the alphabet."""
+    return sorted(counts.items(), key=lambda item: (-item[1], -len(item[0]), item[0]))[:most]
 
 
 def _sorted(tokenizer: Any) -> tuple[str, ...]:

@@ -55,9 +55,9 @@ def test_answers_vary_and_padding_does_not_count(architecture: str, head: str, t
     if architecture in READ_PADDING:
         assert apart > 1e-3
     else:
-        assert apart < 1e-4
+        assert apart < 1e-5
     last = torch.stack([own.reshape(-1)[-2:] for own in alone])
-    assert torch.all(last.std(0) > 0.001)
+    assert torch.all(last.std(0) > 0.02)
     assert torch.all(last.abs() < 30)
 
 
