@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -13,8 +15,6 @@ Array = np.ndarray[Any, Any]
 
 _FLOOR = 0.01
 """Sources whose largest value is smaller count as this large: what is left of a cancellation is no scale."""
-
-_ROUNDING = 1e-5
 
 
 @dataclass(frozen=True)
@@ -94,33 +94,33 @@ def masked(array: Array, mask: Array | None) -> Array:
     return chosen
 
 
-def settled(served: Array, source: Array, served_values: Array, source_values: Array) -> Array:
-    """``served`` with the source's entries where rounding alone decides the order.
+def settled(served: Array, source: Array, served_values: Array, source_values: Array, *, whole: bool = False) -> Array:
+    """``served`` with the source's order where rounding alone decides it.
+
+    Neighbours whose source values lie no further apart than twice the largest error of their row may change places with
+    each other, and those at the end also with entries that the source did not keep, unless it keeps the ``whole``.
 
     Args:
-        served, source: entries (indices, labels) in descending order of their values along the last axis.
-        served_values, source_values: those values. Neighbours may change places where they lie no further apart than
-            twice the largest error of their row; the last entry may have changed places with one that is not shown.
+        served, source: entries (indices, labels) in descending order of their values along the last axis; ``served``
+            may be padded at the end of the axes before it.
+        served_values, source_values: those values, of the same shapes.
     """
-    if served.shape != source.shape or source.shape != source_values.shape or served_values.shape != source.shape:
+    own = tuple(slice(size) for size in source.shape)
+    fits = served.ndim == source.ndim > 0 and served.shape[-1] == source.shape[-1]
+    if not fits or served[own].shape != source.shape or served_values.shape != served.shape:
         return served
-    values = source_values.astype(np.float64)
-    error = np.abs(served_values.astype(np.float64) - values).max(axis=-1, keepdims=True, initial=0.0)
-    near = np.abs(np.diff(values, axis=-1)) <= 2 * error
-    free = np.zeros(source.shape, dtype=bool)
-    free[..., 1:] |= near
-    free[..., :-1] |= near
-    if source.shape[-1] > 1:
-        free[..., -1] = True
-    chosen: Array = np.where(free, source, served)
+    chosen: Array = served.copy()
+    for row in np.ndindex(source.shape[:-1]):
+        values = source_values[row].astype(np.float64)
+        error = np.abs(served_values[row].astype(np.float64) - values).max(initial=0.0)
+        starts = [0, *(np.flatnonzero(np.abs(np.diff(values)) > 2 * error) + 1).tolist(), len(values)]
+        mine, theirs = list(_plain(served[row])), list(_plain(source[row]))
+        for start, end in pairwise(starts):
+            new = set(mine[start:end]) - set(theirs[start:end])
+            lost = not whole and end == len(values) and len(values) > 1 and new.isdisjoint(theirs[:start])
+            if lost or Counter(mine[start:end]) == Counter(theirs[start:end]):
+                chosen[row][start:end] = source[row][start:end]
     return chosen
-
-
-def decided(values: Array) -> bool:
-    """Whether rounding leaves the order of descending rows as it is: neighbours differ by 1e-5 of their size."""
-    wide = values.astype(np.float64)
-    size = np.maximum(np.abs(wide[..., 1:]), np.abs(wide[..., :-1]))
-    return bool(np.all(np.abs(np.diff(wide, axis=-1)) >= _ROUNDING * size))
 
 
 def _cannot(problem: str, where: str) -> Errors:

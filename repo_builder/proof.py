@@ -45,6 +45,14 @@ class Case:
 
 
 @dataclass(frozen=True)
+class Ranking:
+    """Entries in descending order of the output ``values``; ``whole`` where none is left out, as with all labels."""
+
+    values: str
+    whole: bool = False
+
+
+@dataclass(frozen=True)
 class Proof:
     """All cases of one public model.
 
@@ -54,6 +62,8 @@ class Proof:
         tolerances: by output name; outputs that are not named take ``DEFAULT_TOLERANCE``.
         masks: output name -> name of an output that masks its positions (1 = real, 0 = padding) on the first axes;
             only real positions are compared, in order.
+        ranked: output name -> what orders its entries: those that rounding alone parts may change places
+            (:func:`~repo_builder.compare.settled`).
         reference: who computed the outputs (``sentence-transformers 5.1 on torch 2.13.0``).
     """
 
@@ -63,6 +73,7 @@ class Proof:
     tolerances: Mapping[str, Tolerance] = field(default_factory=dict)
     masks: Mapping[str, str] = field(default_factory=dict)
     reference: str = ""
+    ranked: Mapping[str, Ranking] = field(default_factory=dict)
 
     def inputs(self) -> dict[str, str]:
         """Triton's dtype of every input, by name."""
@@ -91,6 +102,7 @@ def save(proof: Proof, path: Path) -> None:
         "batched": proof.batched,
         "tolerances": {name: asdict(t) for name, t in sorted(proof.tolerances.items())},
         "masks": dict(sorted(proof.masks.items())),
+        "ranked": {name: asdict(ranking) for name, ranking in sorted(proof.ranked.items())},
         "reference": proof.reference,
     }
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -135,6 +147,7 @@ def load(path: Path) -> Proof:
             {name: Tolerance(**t) for name, t in head["tolerances"].items()},
             head["masks"],
             head["reference"],
+            {name: Ranking(**ranking) for name, ranking in head.get("ranked", {}).items()},
         )
     except (OSError, EOFError, zipfile.BadZipFile, zlib.error, KeyError, ValueError, TypeError) as error:
         raise RepositoryError(

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from repo_builder.client import Client
-from repo_builder.compare import Errors, compare, is_exact, masked
+from repo_builder.compare import Errors, compare, is_exact, masked, settled
 from repo_builder.errors import InferenceError
 from repo_builder.proof import Arrays, Case, Proof
 
@@ -161,9 +161,13 @@ def _measure(proof: Proof, rows: Sequence[int], served: Arrays, mode: str) -> di
         part = {n: a[start : start + count] if proof.batched else a for n, a in served.items()}
         start += count
         for name, source in case.outputs.items():
-            mask = proof.masks.get(name)
-            if name not in part or (mask and mask not in part):
+            mask, ranking = proof.masks.get(name), proof.ranked.get(name)
+            needed = (name, mask or name, ranking.values if ranking else name)
+            if not all(one in part for one in needed):
                 continue
+            if ranking:
+                values = part[ranking.values], case.outputs[ranking.values]
+                part[name] = settled(part[name], source, *values, whole=ranking.whole)
             own = masked(part[name], part[mask]) if mask else part[name]
             errors = compare(own, masked(source, case.outputs[mask]) if mask else source, f"case {c} ({mode})")
             found[name] = found[name].worst(errors) if name in found else errors

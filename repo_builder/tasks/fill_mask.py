@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 
 from repo_builder.artifact import Artifact
-from repo_builder.compare import decided
 from repo_builder.errors import SpecError, UnknownTaskError
 from repo_builder.formats import huggingface, huggingface_model
 from repo_builder.formats.torch_program import TorchProgram
 from repo_builder.planned import PlannedModel
-from repo_builder.proof import Case, Proof, Tolerance
+from repo_builder.proof import Case, Proof, Ranking, Tolerance
 from repo_builder.spec import ModelSpec
 from repo_builder.tasks import postprocess, samples, text, tokenizer, tokenizer_source
 from repo_builder.tasks.tolerances import tolerances
@@ -130,7 +129,7 @@ def models(model: ModelSpec, source: Artifact, engine: Artifact) -> tuple[Planne
 
 
 def proof(model: ModelSpec, source: Artifact, engine: Artifact, program: TorchProgram | None) -> Proof:
-    """Each text alone through ``transformers.pipeline``; texts for which rounding decides the order are left out.
+    """Each text alone through ``transformers.pipeline``.
 
     Raises:
         SpecError: a sample of the spec has no mask token.
@@ -146,7 +145,7 @@ def proof(model: ModelSpec, source: Artifact, engine: Artifact, program: TorchPr
     def masks(sample: str) -> int:
         return list(fill.tokenizer(sample, **cut)["input_ids"]).count(mask)
 
-    cases, order = [], list[bool]()
+    cases = []
     for row in samples.rows(model, tokenizer.TEXT_LAYOUT, lambda own: masked(own, fill.tokenizer.mask_token, masks)):
         sample = row["TEXT"][0]
         if not masks(sample):
@@ -160,18 +159,13 @@ def proof(model: ModelSpec, source: Artifact, engine: Artifact, program: TorchPr
         found = fill.postprocess(ran, top_k=k)
         rows = [found] if isinstance(found[0], dict) else found
         logits = ran["logits"][0][ran["input_ids"][0] == mask]
-        order.append(decided(logits.softmax(-1).topk(min(k + 1, logits.shape[-1])).values.numpy()))
         best = logits.topk(k).values.numpy()
         cases.append(Case(samples.request(row), {**_arrays(rows), "LOGITS": best[None]}))
-    clear = [case for case, known in zip(cases, order, strict=True) if known] or cases
-    left_out = f"; {len(cases) - len(clear)} texts left out, whose order rounding decides" if clear != cases else ""
     exact = dict.fromkeys(("TOKENS", "TOKEN_STRINGS", "SEQUENCES"), Tolerance())
     allowed = tolerances(model, {**exact, "SCORES": Tolerance(1e-4), "LOGITS": Tolerance(max_rel_error=1e-4)})
-    reference = (
-        f"transformers {transformers.__version__} pipeline({NAME!r}, top_k={k}) on torch {torch.__version__}, "
-        f"each text alone{left_out}"
-    )
-    return Proof(model.public_name, tuple(clear), True, allowed, dict.fromkeys(_FILLING, "SCORES"), reference)
+    versions = f"transformers {transformers.__version__} pipeline({NAME!r}, top_k={k}) on torch {torch.__version__}"
+    masks_of, ranked = dict.fromkeys(_FILLING, "SCORES"), dict.fromkeys(exact, Ranking("SCORES"))
+    return Proof(model.public_name, tuple(cases), True, allowed, masks_of, f"{versions}, each text alone", ranked)
 
 
 def masked(texts: Sequence[str], mask: str, masks: Any) -> list[samples.Row]:

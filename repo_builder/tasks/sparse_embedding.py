@@ -7,12 +7,11 @@ from typing import Any
 import numpy as np
 
 from repo_builder.artifact import Artifact
-from repo_builder.compare import decided
 from repo_builder.errors import UnknownTaskError
 from repo_builder.formats import huggingface, sentence_transformers_model
 from repo_builder.formats.torch_program import TorchProgram
 from repo_builder.planned import PlannedModel
-from repo_builder.proof import Case, Proof, Tolerance
+from repo_builder.proof import Case, Proof, Ranking, Tolerance
 from repo_builder.spec import ModelSpec
 from repo_builder.tasks import samples, text
 from repo_builder.tasks.tolerances import tolerances
@@ -21,8 +20,7 @@ NAME = "sparse-embedding"
 SOURCES = frozenset({"huggingface"})
 EMBEDDING, INDICES, VALUES, TOKENS = "EMBEDDING", "INDICES", "VALUES", "TOKENS"
 ENTRIES = 1024
-"""The most entries of ``INDICES``, where the source does not say: more than a trained SPLADE model has for any text, so
-that no choice between nearly equal weights is left to rounding."""
+"""The most entries of ``INDICES``, where the source does not say: more than trained SPLADE models have for a text."""
 NONE = -1
 _OUTPUTS = {EMBEDDING: "sentence_embedding", INDICES: "indices", VALUES: "values", TOKENS: "tokens"}
 
@@ -54,9 +52,8 @@ def head(source: Artifact, model: ModelSpec) -> TorchProgram:
             best, places = torch.topk(pooled, kept, dim=-1)
             if limit:
                 pooled = torch.zeros_like(pooled).scatter(-1, places, best)
-            places, order = torch.sort(torch.where(best > 0, places, width), dim=-1)
-            values = best.gather(-1, order)
-            return pooled, torch.where(places == width, NONE, places), values, places
+            real = best > 0
+            return pooled, torch.where(real, places, NONE), best, torch.where(real, places, width)
 
     tokens = [str(token or "") for token in pipeline.tokenizer.convert_ids_to_tokens(list(range(width)))]
     return TorchProgram(
@@ -66,6 +63,7 @@ def head(source: Artifact, model: ModelSpec) -> TorchProgram:
         tuple(_OUTPUTS.values()),
         program.examples,
         {"tokens": (*tokens, "")},
+        {"indices": "values", "tokens": "values"},
     )
 
 
@@ -87,10 +85,7 @@ def models(model: ModelSpec, source: Artifact, engine: Artifact) -> tuple[Planne
 
 
 def proof(model: ModelSpec, source: Artifact, engine: Artifact, program: TorchProgram | None) -> Proof:
-    """Each text alone through ``SparseEncoder.encode``: dense, and as a sparse tensor of the largest entries.
-
-    Left out are texts for which rounding decides between the last entry that is kept and the first that is not.
-    """
+    """Each text alone through ``SparseEncoder.encode``: dense, and as a sparse tensor of the largest entries."""
     pipeline = _sparse_encoder(source)
     import sentence_transformers
     import torch
@@ -98,19 +93,18 @@ def proof(model: ModelSpec, source: Artifact, engine: Artifact, program: TorchPr
     if limit := text.longest(model):
         pipeline.max_seq_length = limit
     kept = next(int(tensor.shape[-1]) for tensor in engine.outputs if tensor.name == _OUTPUTS[INDICES])
-    cases, clear = [], list[bool]()
+    cases = []
     for sample in samples.texts(model):
         dense = pipeline.encode([sample], convert_to_sparse_tensor=False, show_progress_bar=False)
-        edge = np.sort(dense.numpy()[0])[::-1][kept - 1 : kept + 1]
-        clear.append(not edge[0] or decided(edge))
         largest = pipeline.encode([sample], max_active_dims=kept, show_progress_bar=False)[0].coalesce()
-        indices = largest.indices()[0].tolist()
+        order = torch.sort(largest.values(), descending=True, stable=True).indices
+        indices = largest.indices()[0][order].tolist()
         rest = kept - len(indices)
         tokens = [token.encode() for token in pipeline.tokenizer.convert_ids_to_tokens(indices)]
         outputs = {
             EMBEDDING: dense.numpy(),
             INDICES: np.array([indices + [NONE] * rest], dtype=np.int64),
-            VALUES: np.array([largest.values().tolist() + [0.0] * rest], dtype=np.float32),
+            VALUES: np.array([largest.values()[order].tolist() + [0.0] * rest], dtype=np.float32),
             TOKENS: np.array([tokens + [b""] * rest], dtype=object),
         }
         cases.append(Case(samples.request({"TEXT": (sample,)}), outputs))
@@ -118,9 +112,8 @@ def proof(model: ModelSpec, source: Artifact, engine: Artifact, program: TorchPr
     weights = Tolerance(max_rel_error=1e-4) if summed else Tolerance(1e-4)
     allowed = tolerances(model, {EMBEDDING: weights, VALUES: weights, INDICES: Tolerance(), TOKENS: Tolerance()})
     versions = f"sentence-transformers {sentence_transformers.__version__} SparseEncoder on torch {torch.__version__}"
-    told = [case for case, whole in zip(cases, clear, strict=True) if whole] or cases
-    without = f", without {len(cases) - len(told)} whose last entry rounding decides" if len(told) < len(cases) else ""
-    return Proof(model.public_name, tuple(told), True, allowed, {}, f"{versions}, each text alone{without}")
+    ranked = dict.fromkeys((INDICES, TOKENS), Ranking(VALUES))
+    return Proof(model.public_name, tuple(cases), True, allowed, {}, f"{versions}, each text alone", ranked)
 
 
 def _sparse_encoder(source: Artifact) -> Any:

@@ -5,6 +5,7 @@ Everything is real: the weights, the server, the stored proof of sentence-transf
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from collections.abc import Callable, Iterator
 from importlib.resources import files
@@ -106,7 +107,7 @@ def pool_without_mask(path: Path) -> None:
 
 def replay(minilm: Path, connection: client.Client, name: str) -> validate.ModelReport:
     stored = proof.load(Layout.of(minilm).proof("minilm"))
-    planted = proof.Proof(name, stored.cases, stored.batched, stored.tolerances, stored.masks, stored.reference)
+    planted = dataclasses.replace(stored, model=name)
     return validate.validate(connection, planted)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -102,7 +103,7 @@ def rename(model: Path, old: str, new: str) -> None:
 def replay(built: tuple[pipeline.Result, Path], served: client.Client, name: str) -> validate.ModelReport:
     source = "bert_nli" if name == "wrong_template" else "bert_reader"
     stored = proof.load(Layout.of(built[1]).proof(source))
-    return validate.validate(served, proof.Proof(name, stored.cases, stored.batched, stored.tolerances))
+    return validate.validate(served, dataclasses.replace(stored, model=name))
 
 
 def bytes_of(*texts: str | bytes) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from repo_builder.compare import decided, settled
+from repo_builder.compare import settled
 
 VALUES = np.array([[0.5, 0.3, 0.299999, 0.1]])
 SOURCE = np.array([[b"a", b"b", b"c", b"d"]], dtype=object)
@@ -24,6 +24,9 @@ def served(text: str) -> np.ndarray:
         (1e-6, "bacd", False),
         (1e-6, "xbcd", False),
         (1e-6, "abcx", True),
+        (1e-6, "abca", False),
+        (1e-6, "accd", False),
+        (1e-6, "axcd", False),
     ],
 )
 def test_entries_whose_values_the_error_can_swap_are_settled(error: float, text: str, equal: bool) -> None:
@@ -37,8 +40,13 @@ def test_one_entry_alone_is_never_free_and_other_shapes_stay() -> None:
     assert settled(one, SOURCE, VALUES, VALUES) is one
 
 
-def test_an_order_is_decided_where_neighbours_differ_by_more_than_rounding() -> None:
-    assert decided(np.array([[0.5, 0.3], [1e-9, 0.9e-9]]))
-    assert not decided(np.array([[0.5, 0.3], [0.4, 0.4]]))
-    assert not decided(np.array([[0.5, 0.499999]]))
-    assert decided(np.array([[0.5]]))
+def test_nothing_comes_in_from_outside_where_the_whole_is_kept() -> None:
+    found = settled(served("abcx"), SOURCE, VALUES, VALUES, whole=True)
+    assert found.tolist() == served("abcx").tolist()
+
+
+def test_padding_at_the_end_of_the_axes_before_stays() -> None:
+    longer = np.concatenate([served("acbd"), served("zzzz")])[None]
+    values = np.concatenate([VALUES + 1e-6, np.zeros((1, 4))])[None]
+    found = settled(longer, SOURCE[None], values, VALUES[None])
+    assert found.tolist() == [[*SOURCE.tolist(), *served("zzzz").tolist()]]

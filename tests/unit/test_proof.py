@@ -10,7 +10,7 @@ import pytest
 
 from repo_builder import proof
 from repo_builder.errors import RepositoryError
-from repo_builder.proof import DEFAULT_TOLERANCE, Case, Proof, Tolerance
+from repo_builder.proof import DEFAULT_TOLERANCE, Case, Proof, Ranking, Tolerance
 
 
 def text_array(values, shape):
@@ -74,6 +74,11 @@ def test_tensor_names_that_end_like_the_parts_of_a_string(tmp_path):
 def test_more_than_ten_cases_keep_their_order(tmp_path):
     proof.save(Proof("m", tuple(Case({"x": np.array([i])}, {}) for i in range(12))), tmp_path / "p.npz")
     assert [int(c.inputs["x"][0]) for c in proof.load(tmp_path / "p.npz").cases] == list(range(12))
+
+
+def test_what_is_ranked_comes_back(tmp_path):
+    proof.save(Proof("m", (Case({}, {}),), ranked={"order": Ranking("values", whole=True)}), tmp_path / "p.npz")
+    assert proof.load(tmp_path / "p.npz").ranked == {"order": Ranking("values", whole=True)}
 
 
 def test_same_proof_same_bytes(tmp_path):

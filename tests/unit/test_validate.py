@@ -12,7 +12,7 @@ import pytest
 from repo_builder import validate
 from repo_builder.client import Client
 from repo_builder.errors import InferenceError, ServerUnavailableError
-from repo_builder.proof import Case, Proof, Tolerance
+from repo_builder.proof import Case, Proof, Ranking, Tolerance
 
 W = np.random.default_rng(0).standard_normal((4, 3)).astype(np.float32)
 
@@ -377,3 +377,34 @@ def test_an_output_that_differs_when_it_is_asked_for_alone_fails():
     report = validate.validate(Lying(linear), proof())
     assert not report.passed
     assert "worst for case 0 (separately)" in report.failures()[0]
+
+
+RANKED = {"order": np.array([[7, 5, 3, 9]]), "values": np.array([[4.0, 2.0, 2.0 - 1e-7, 1.0]], np.float32)}
+
+
+def ranked(order, values):
+    stored = Proof(
+        "m",
+        (Case({"x": np.ones((1, 1), np.float32)}, RANKED),),
+        tolerances={"values": Tolerance(1e-4)},
+        ranked={"order": Ranking("values")},
+    )
+    served = {"order": np.array([order]), "values": np.array([values], np.float32)}
+    return run(lambda _: served, stored)[0]
+
+
+def test_entries_that_rounding_parts_may_change_places():
+    assert ranked([7, 3, 5, 9], [4.0, 2.0 + 1e-6, 2.0, 1.0]).passed
+
+
+@pytest.mark.parametrize(
+    ("order", "values"),
+    [
+        ([5, 7, 3, 9], [4.0, 2.0, 2.0, 1.0]),
+        ([8, 5, 3, 9], [4.0, 2.0, 2.0, 1.0]),
+        ([7, 5, 3, 9], [4.0, 2.1, 2.0, 1.0]),
+    ],
+    ids=["far apart", "another entry", "another value"],
+)
+def test_other_entries_or_values_fail(order, values):
+    assert not ranked(order, values).passed
