@@ -12,8 +12,6 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from repo_builder import errors, spec_messages, tensors
 from repo_builder.yaml_strict import Document, Number, read
 
-ENGINES = ("onnx", "torchscript")
-PRECISIONS = ("fp32",)
 EXPORTERS = ("dynamo", "script", "trace")
 LONGEST_NAME = 128
 """Characters; the steps of an ensemble add to it, and file systems end at 255."""
@@ -122,6 +120,37 @@ class Samples(_Value):
     seed: Int = Field(0, ge=0, description="Seed of random tensors.")
 
 
+class TensorRTOptions(_Value):
+    """How a TensorRT plan is built."""
+
+    profiles: tuple[Mapping[str, AxisRange], ...] = Field(
+        (),
+        description="Optimization profiles: ranges of named axes, each laid over shapes; default: one.",
+    )
+    keep_fp32: tuple[str, ...] | Literal["measure"] = Field(
+        (),
+        description="Nodes (names, patterns, operators) kept in fp32; 'measure' finds those that lose most.",
+    )
+    keep_io_types: Bool = Field(True, description="Inputs and outputs keep the source's dtypes.")
+    optimization_level: Int | None = Field(None, ge=0, le=5, description="builder_optimization_level.")
+    workspace: Int | None = Field(None, ge=1, description="MiB that the builder's tactics may use.")
+    timing_cache: Bool = Field(True, description="Keep tactic timings per GPU and TensorRT version for the next build.")
+    version_compatible: Bool = Field(False, description="A plan that later minor versions of TensorRT load too.")
+    hardware_compatible: Bool = Field(False, description="A plan that GPUs of other kinds (Ampere and newer) load too.")
+    plugins: tuple[str, ...] = Field((), description="Plugin libraries (.so), loaded by the builder and by the server.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _servable(cls, data: Any) -> Any:
+        for key in data if isinstance(data, Mapping) else ():
+            if str(key).replace("_", "") in _UNSERVABLE:
+                raise ValueError(f"{key}: Triton's tensorrt backend has no call for it; leave it out")
+        return data
+
+
+_UNSERVABLE = ("refit", "refittable", "stripweights", "weightstripping", "weightstreaming", "dla", "dlacore")
+
+
 class ToleranceSpec(_Value):
     """Limits of one output against the source model."""
 
@@ -138,8 +167,11 @@ class ModelSpec(_Value):
     name: str = Field("", description="Name of the served model; default: from the source's name.")
     source: str = Field(min_length=1, description="Hugging Face folder or hub id, .onnx, .pt, .pt2, module.py:factory.")
     task: str | None = Field(None, description="What the served model does; default: guessed from the source.")
-    engine: Literal["onnx", "torchscript"] = Field("onnx", description="What Triton runs.")
-    precision: Literal["fp32"] = Field("fp32", description="Arithmetic of the engine; the source's own for ONNX files.")
+    engine: Literal["onnx", "torchscript", "tensorrt"] = Field("onnx", description="What Triton runs.")
+    precision: Literal["fp32", "tf32", "fp16", "bf16", "int8", "fp8"] = Field(
+        "fp32", description="Arithmetic of the engine; others than fp32 need TensorRT. ONNX files keep their own."
+    )
+    tensorrt: TensorRTOptions = Field(TensorRTOptions(), description="How a TensorRT plan is built.")
     exporter: Literal["dynamo", "script", "trace"] | None = Field(
         None, description="Only this exporter; default: a chain."
     )
@@ -172,6 +204,15 @@ class ModelSpec(_Value):
             )
         if len(self.name) > LONGEST_NAME:
             raise ValueError(f"name {self.name[:20]!r}... has {len(self.name)} characters (at most {LONGEST_NAME})")
+        return self
+
+    @model_validator(mode="after")
+    def _fits_engine(self) -> ModelSpec:
+        if self.engine != "tensorrt":
+            if self.precision != "fp32":
+                raise ValueError(f"precision {self.precision} needs engine: tensorrt (the engine is {self.engine})")
+            if "tensorrt" in self.model_fields_set:
+                raise ValueError(f"tensorrt: has no effect on the engine {self.engine}; set engine: tensorrt")
         return self
 
     @property
@@ -280,6 +321,10 @@ def _anchored(data: Any, folder: Path) -> Any:
             if isinstance(samples.get("arrays"), list):
                 samples["arrays"] = [str(folder / a) if isinstance(a, str) else a for a in samples["arrays"]]
             model["samples"] = samples
+        options = model.get("tensorrt")
+        if isinstance(options, dict) and isinstance(options.get("plugins"), list):
+            plugins = [str(folder / p) if isinstance(p, str) else p for p in options["plugins"]]
+            model["tensorrt"] = {**options, "plugins": plugins}
     return {**data, "models": models}
 
 
@@ -297,6 +342,8 @@ _MODELS: dict[str, type[_Value]] = {
     "inputs": TensorDeclaration,
     "tolerances": ToleranceSpec,
     "shapes": AxisRange,
+    "tensorrt": TensorRTOptions,
+    "profiles": AxisRange,
     "models": ModelSpec,
 }
 

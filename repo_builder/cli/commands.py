@@ -26,6 +26,16 @@ app = typer.Typer(
 class Engine(str, Enum):
     onnx = "onnx"
     torchscript = "torchscript"
+    tensorrt = "tensorrt"
+
+
+class Precision(str, Enum):
+    fp32 = "fp32"
+    tf32 = "tf32"
+    fp16 = "fp16"
+    bf16 = "bf16"
+    int8 = "int8"
+    fp8 = "fp8"
 
 
 class Exporter(str, Enum):
@@ -68,6 +78,7 @@ def build(
     model: Annotated[str, typer.Argument(metavar="MODEL|SPEC.yaml", help="A model, or a spec of one or many.")],
     task: Annotated[str | None, typer.Option(help="What the model serves; default: guessed from its files.")] = None,
     engine: Annotated[Engine | None, typer.Option(help="What Triton runs.")] = None,
+    precision: Annotated[Precision | None, typer.Option(help="Arithmetic of the engine (tensorrt).")] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="The repository.")] = Path("model_repository"),
     target: Target = None,
     name: Annotated[str | None, typer.Option(help="Name of the served model.")] = None,
@@ -104,6 +115,7 @@ def build(
             progress=progress,
             task=task,
             engine=engine.value if engine else None,
+            precision=precision.value if precision else None,
             name=name,
             exporter=exporter.value if exporter else None,
             cpus=cpus,
