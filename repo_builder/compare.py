@@ -16,6 +16,9 @@ Array = np.ndarray[Any, Any]
 _FLOOR = 0.01
 """Sources whose largest value is smaller count as this large: what is left of a cancellation is no scale."""
 
+_ROUNDING = 5e-6
+"""What rounding of fp32 makes of a row's values, by its largest."""
+
 
 @dataclass(frozen=True)
 class Errors:
@@ -97,8 +100,9 @@ def masked(array: Array, mask: Array | None) -> Array:
 def settled(served: Array, source: Array, served_values: Array, source_values: Array, *, whole: bool = False) -> Array:
     """``served`` with the source's order where rounding alone decides it.
 
-    Neighbours whose source values lie no further apart than twice the largest error of their row may change places with
-    each other, and those at the end also with entries that the source did not keep, unless it keeps the ``whole``.
+    Neighbours whose source values lie no further apart than twice the error may change places with each other, and those
+    at the end also with entries that the source did not keep, unless it keeps the ``whole``. The error is the largest
+    difference of the row, or rounding: values in order hide the error of those that changed places.
 
     Args:
         served, source: entries (indices, labels) in descending order of their values along the last axis; ``served``
@@ -113,6 +117,7 @@ def settled(served: Array, source: Array, served_values: Array, source_values: A
     for row in np.ndindex(source.shape[:-1]):
         values = source_values[row].astype(np.float64)
         error = np.abs(served_values[row].astype(np.float64) - values).max(initial=0.0)
+        error = max(error, _ROUNDING * np.abs(values).max(initial=0.0))
         starts = [0, *(np.flatnonzero(np.abs(np.diff(values)) > 2 * error) + 1).tolist(), len(values)]
         mine, theirs = list(_plain(served[row])), list(_plain(source[row]))
         for start, end in pairwise(starts):
