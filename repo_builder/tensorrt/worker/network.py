@@ -95,9 +95,8 @@ def summary(trt, network):
         by_precision[precision] = by_precision.get(precision, 0) + 1
         if kind in COMPUTE:
             compute[precision] = compute.get(precision, 0) + 1
-        for stored in _weights(trt, layer, kind):
-            name = runtime.dtype(stored.dtype)
-            weights[name] = weights.get(name, 0) + int(stored.nbytes)
+        for name, size in _weights(trt, layer, kind):
+            weights[name] = weights.get(name, 0) + size
     return {
         "inputs": inputs(network),
         "outputs": outputs(network),
@@ -108,6 +107,7 @@ def summary(trt, network):
     }
 
 
+_NUMPY = {"float32": "FP32", "float16": "FP16"}
 # Layers that hold nearly all of a model's arithmetic.
 COMPUTE = ("CONVOLUTION", "DECONVOLUTION", "MATRIX_MULTIPLY", "FULLY_CONNECTED", "EINSUM", "ATTENTION_INPUT")
 
@@ -133,19 +133,6 @@ def _weights(trt, layer, kind):
         stored = layer.weights if kind == "CONSTANT" else layer.kernel
     except (RuntimeError, TypeError, ValueError):  # a dtype that the bindings do not show
         return
-    if stored.size:
-        yield _Stored(stored, trt)
-
-
-class _Stored:
-    """Weights by TensorRT's dtype and bytes: a numpy array, or tensorrt.Weights where numpy has no such dtype."""
-
-    def __init__(self, stored, trt):
-        self.nbytes = stored.nbytes
-        self.dtype = stored.dtype if isinstance(stored, trt.Weights) else _NumpyDType(stored.dtype)
-
-
-class _from_numpy:
-    def __init__(self, dtype):
-        names = {"float32": "FLOAT", "float16": "HALF", "bool": "BOOL"}
-        self.name = names.get(dtype.name, dtype.name.upper())
+    if stored.size:  # a numpy array, or tensorrt.Weights where numpy has no such dtype
+        named = runtime.dtype(stored.dtype) if isinstance(stored, trt.Weights) else _NUMPY.get(stored.dtype.name)
+        yield named or stored.dtype.name.upper(), int(stored.nbytes)
