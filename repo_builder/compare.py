@@ -100,9 +100,9 @@ def masked(array: Array, mask: Array | None) -> Array:
 def settled(served: Array, source: Array, served_values: Array, source_values: Array, *, whole: bool = False) -> Array:
     """``served`` with the source's order where rounding alone decides it.
 
-    Neighbours whose source values lie no further apart than twice the error may change places with each other, and those
-    at the end also with entries that the source did not keep, unless it keeps the ``whole``. The error is the largest
-    difference of the row, or rounding: values in order hide the error of those that changed places.
+    Neighbours whose source values lie no further apart than twice the error may change places with each other, and
+    those at the end also with entries that the source did not keep, unless it keeps the ``whole``. The error is the
+    largest difference of the row, or rounding: values in order hide the error of those that changed places.
 
     Args:
         served, source: entries (indices, labels) in descending order of their values along the last axis; ``served``
@@ -114,6 +114,7 @@ def settled(served: Array, source: Array, served_values: Array, source_values: A
     if not fits or served[own].shape != source.shape or served_values.shape != served.shape:
         return served
     chosen: Array = served.copy()
+    strings = source.dtype.kind in "OSU"  # two entries may have one name
     for row in np.ndindex(source.shape[:-1]):
         values = source_values[row].astype(np.float64)
         error = np.abs(served_values[row].astype(np.float64) - values).max(initial=0.0)
@@ -121,8 +122,8 @@ def settled(served: Array, source: Array, served_values: Array, source_values: A
         starts = [0, *(np.flatnonzero(np.abs(np.diff(values)) > 2 * error) + 1).tolist(), len(values)]
         mine, theirs = list(_plain(served[row])), list(_plain(source[row]))
         for start, end in pairwise(starts):
-            new = set(mine[start:end]) - set(theirs[start:end])
-            lost = not whole and end == len(values) and len(values) > 1 and new.isdisjoint(theirs[:start])
+            new: set[Any] = set() if strings else set(mine[start:end]) - set(theirs[start:end])
+            lost = not whole and end == len(values) > 1 and new.isdisjoint(theirs[:start])
             if lost or Counter(mine[start:end]) == Counter(theirs[start:end]):
                 chosen[row][start:end] = source[row][start:end]
     return chosen

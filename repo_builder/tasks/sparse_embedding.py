@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -55,7 +56,7 @@ def head(source: Artifact, model: ModelSpec) -> TorchProgram:
             real = best > 0
             return pooled, torch.where(real, places, NONE), best, torch.where(real, places, width)
 
-    tokens = [str(token or "") for token in pipeline.tokenizer.convert_ids_to_tokens(list(range(width)))]
+    tokens = _names(pipeline.tokenizer, range(width))
     return TorchProgram(
         Splade().eval(),
         "eager",
@@ -100,7 +101,7 @@ def proof(model: ModelSpec, source: Artifact, engine: Artifact, program: TorchPr
         order = torch.sort(largest.values(), descending=True, stable=True).indices
         indices = largest.indices()[0][order].tolist()
         rest = kept - len(indices)
-        tokens = [token.encode() for token in pipeline.tokenizer.convert_ids_to_tokens(indices)]
+        tokens = [token.encode() for token in _names(pipeline.tokenizer, indices)]
         outputs = {
             EMBEDDING: dense.numpy(),
             INDICES: np.array([indices + [NONE] * rest], dtype=np.int64),
@@ -114,6 +115,12 @@ def proof(model: ModelSpec, source: Artifact, engine: Artifact, program: TorchPr
     versions = f"sentence-transformers {sentence_transformers.__version__} SparseEncoder on torch {torch.__version__}"
     ranked = dict.fromkeys((INDICES, TOKENS), Ranking(VALUES))
     return Proof(model.public_name, tuple(cases), True, allowed, {}, f"{versions}, each text alone", ranked)
+
+
+def _names(tokenizer: Any, indices: Iterable[int]) -> list[str]:
+    """Entries of the vocabulary; U+2400 for a NUL, at which ONNX Runtime's Python would end the string."""
+    found = tokenizer.convert_ids_to_tokens(list(indices))
+    return [str(token or "").replace("\0", "\u2400") for token in found]
 
 
 def _sparse_encoder(source: Artifact) -> Any:

@@ -24,7 +24,6 @@ def served(text: str) -> np.ndarray:
         (1e-5, "bacd", False),
         (1e-5, "xbcd", False),
         (1e-5, "abcx", True),
-        (1e-5, "abca", False),
         (1e-5, "accd", False),
         (1e-5, "axcd", False),
     ],
@@ -50,3 +49,9 @@ def test_padding_at_the_end_of_the_axes_before_stays() -> None:
     values = np.concatenate([VALUES + 1e-5, np.zeros((1, 4))])[None]
     found = settled(longer, SOURCE[None], values, VALUES[None])
     assert found.tolist() == [[*SOURCE.tolist(), *served("zzzz").tolist()]]
+
+
+def test_an_entry_comes_once_but_two_may_have_one_name() -> None:
+    twice = np.array([[0, 1, 2, 0]]), np.array([[0, 1, 2, 3]])
+    assert settled(*twice, VALUES, VALUES).tolist() == [[0, 1, 2, 0]]
+    assert settled(served("abca"), SOURCE, VALUES, VALUES).tolist() == SOURCE.tolist()

@@ -236,3 +236,13 @@ def test_rows_with_few_entries_are_filled_with_none(tmp_path: Path, monkeypatch:
         assert (answers["tokens"][row, count:] == b"").all()
         tokens = oracle.tokenizer.convert_ids_to_tokens(own.indices()[0][mine].tolist())
         assert [token.decode() for token in answers["tokens"][row, :count]] == tokens
+
+
+def test_a_nul_in_the_vocabulary_is_shown_as_a_sign() -> None:
+    tokenizer = tiny_tokenizers.make("albert")
+    index = tokenizer.convert_tokens_to_ids("\0")
+    assert sparse_embedding._names(tokenizer, [index, index + 1]) == [
+        "\u2400",
+        tokenizer.convert_ids_to_tokens(index + 1),
+    ]
+    assert sparse_embedding._names(tokenizer, [len(tokenizer) + 5]) == [""]
