@@ -145,6 +145,11 @@ def all_errors() -> list[type[RepoBuilderError]]:
     return sorted(found, key=lambda cls: cls.exit_code)
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of a foreign error's message that says anything; its type's name where none does."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
 def nearest(word: str, choices: list[str]) -> str:
     """``" (did you mean 'x'?)"`` for the choice nearest to ``word``, or an empty string."""
     import difflib

@@ -28,11 +28,16 @@ class Tensor:
 
 
 class TritonError(Exception):
+    INTERNAL = 1
     INVALID_ARG = 3
 
     def __init__(self, message: str, code: int) -> None:
         super().__init__(message)
         self.code = code
+
+
+class TritonModelException(Exception):
+    pass
 
 
 class InferenceResponse:
@@ -48,7 +53,7 @@ def get_input_tensor_by_name(request: dict[str, Any], name: str) -> Tensor:
 def load(repository: Path, config: dict[str, Any]) -> Any:
     """The initialized TritonPythonModel of version 1 in a model's folder."""
     module = types.ModuleType("triton_python_backend_utils")
-    for part in (Tensor, TritonError, InferenceResponse, get_input_tensor_by_name):
+    for part in (Tensor, TritonError, TritonModelException, InferenceResponse, get_input_tensor_by_name):
         setattr(module, part.__name__, part)
     spec = importlib.util.spec_from_file_location("served_model", repository / "1" / "model.py")
     assert spec is not None

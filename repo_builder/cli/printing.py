@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from repo_builder.cli import example_call
 from repo_builder.errors import RepoBuilderError, SourceMissingError
 
 if TYPE_CHECKING:
@@ -210,9 +211,7 @@ def _next(result: Result) -> None:
     name, report = next(iter(result.reports.items()))
     repository = shlex.quote(str(result.repository))
     absolute = shlex.quote(str(result.repository.resolve()))
-    inputs = report.get("inputs") or {"NAME": ""}
-    given = [f"--input {i}={'...' if dtype == 'BYTES' else 'FILE.npy'}" for i, dtype in inputs.items()]
-    options = "--text 'Hello'" if inputs == {"TEXT": "BYTES"} else " ".join(given)
+    options = example_call.options(result.repository, name, report.get("inputs") or {})
     _out.print(f"\nNext:\n  repo-builder infer {repository} {name} {options}", markup=False)
     _out.print(f"  repo-builder serve {repository}", markup=False)
     _out.print(f"  tritonserver --model-repository={absolute}", markup=False)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from repo_builder.artifact import Artifact
-from repo_builder.errors import SignatureError, SourceCorruptError, UnsupportedDtypeError
+from repo_builder.errors import SignatureError, SourceCorruptError, UnsupportedDtypeError, first_line
 from repo_builder.formats import pt2_archive, signature, source_file
 from repo_builder.formats.pt2_graph import Graph
 from repo_builder.formats.torch_import import import_torch
@@ -104,9 +104,8 @@ def _program(path: str, stamp: object) -> Any:  # noqa: ARG001 - part of the cac
             importlib.import_module("transformers.modeling_outputs")
         return torch.export.load(path)
     except Exception as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
         raise SourceCorruptError(
-            f"torch {torch.__version__} does not load {path}: {lines[0]}",
+            f"torch {torch.__version__} does not load {path}: {first_line(error)}",
             expected=TAKES,
             mend="save it again with the installed torch, or install the torch that wrote it",
         ) from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from repo_builder.errors import MissingDependencyError, SourceMissingError
+from repo_builder.errors import MissingDependencyError, SourceMissingError, first_line
 
 _WANTED = ["*.json", "*.txt", "*.model", "*.jinja", "*.safetensors", "*.spm", "*.tiktoken"]
 _UNWANTED = ["onnx/*", "openvino/*", "original/*", "flax_model*", "tf_model*", "rust_model*"]
@@ -30,9 +30,8 @@ def fetch(model_id: str) -> Path:
         if not any(folder.rglob("*.safetensors")):
             huggingface_hub.snapshot_download(model_id, allow_patterns=["pytorch_model*.bin"])
     except Exception as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
         raise SourceMissingError(
-            f"there is no path '{model_id}' here, and the Hugging Face hub did not give it: {lines[0]}",
+            f"there is no path '{model_id}' here, and the Hugging Face hub did not give it: {first_line(error)}",
             expected="a file or folder, or a hub id that can be reached",
             mend="check the name and the network (HF_TOKEN for gated models), or download it with "
             f"`hf download {model_id} --local-dir FOLDER` elsewhere and name the folder",

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from repo_builder.artifact import Artifact
-from repo_builder.errors import MissingDependencyError, SignatureError, SourceCorruptError
+from repo_builder.errors import MissingDependencyError, SignatureError, SourceCorruptError, first_line
 from repo_builder.formats import end_pooling, last_token_pooling
 from repo_builder.formats.examples import example_inputs
 from repo_builder.formats.torch_program import TorchProgram
@@ -62,9 +62,8 @@ def pretrained(auto: Any, artifact: Artifact) -> Any:
                 model, info = auto.from_pretrained(folder, add_pooling_layer=False, **options)
                 missing = sorted(info["missing_keys"])
     except Exception as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
         raise SourceCorruptError(
-            f"transformers does not load {folder}: {lines[0]}",
+            f"transformers does not load {folder}: {first_line(error)}",
             expected=f"a folder that {auto.__name__}.from_pretrained takes",
             mend="save the model again with save_pretrained, or install the transformers version that wrote it",
         ) from error
@@ -118,7 +117,7 @@ def _input_names(transformers: Any, model: Any, artifact: Artifact) -> tuple[str
             )
         except Exception as error:
             raise SourceCorruptError(
-                f"transformers does not load the tokenizer of {folder}: {str(error).strip()[:200]}",
+                f"transformers does not load the tokenizer of {folder}: {first_line(error)[:200]}",
                 expected="a tokenizer that AutoTokenizer.from_pretrained takes",
                 mend="save the tokenizer again with save_pretrained",
             ) from error

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from repo_builder.artifact import Artifact
-from repo_builder.errors import SignatureError, SourceCorruptError
+from repo_builder.errors import SignatureError, SourceCorruptError, first_line
 from repo_builder.formats import onnx_external, signature, source_file
 from repo_builder.tensors import Shape, TensorSpec, from_onnx
 
@@ -60,7 +60,7 @@ def check(path: Path) -> None:
         onnx.checker.check_model(str(path), full_check=True)
     except Exception as error:
         raise SourceCorruptError(
-            f"onnx.checker {onnx.__version__} refuses {path.name}: {_first_line(error)}", mend="export the model again"
+            f"onnx.checker {onnx.__version__} refuses {path.name}: {first_line(error)}", mend="export the model again"
         ) from error
 
 
@@ -84,7 +84,7 @@ def run(artifact: Artifact, inputs: Mapping[str, np.ndarray[Any, Any]]) -> dict[
     except Exception as error:
         raise SignatureError(
             f"ONNX Runtime failed on {artifact.path.name} with inputs "
-            f"{', '.join(f'{n} {list(a.shape)}' for n, a in inputs.items())}: {_first_line(error)}",
+            f"{', '.join(f'{n} {list(a.shape)}' for n, a in inputs.items())}: {first_line(error)}",
             expected="inputs that fit " + "; ".join(map(str, artifact.inputs)),
         ) from error
     return {n: _as_bytes(r) if r.dtype.kind in "OU" else r for n, r in zip(names, results, strict=True)}
@@ -99,7 +99,7 @@ def _read(path: Path) -> Any:
         model = onnx.load(str(path), load_external_data=False)
     except (google.protobuf.message.DecodeError, ValueError, RuntimeError) as error:
         raise SourceCorruptError(
-            f"{path} does not parse as ONNX ({_first_line(error)})",
+            f"{path} does not parse as ONNX ({first_line(error)})",
             expected="a whole ONNX ModelProto",
             mend="the file is truncated or no ONNX file: export or copy it again",
         ) from error
@@ -208,7 +208,7 @@ def _session(path: str, stamp: object) -> Any:  # noqa: ARG001 - part of the cac
         return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:
         raise SourceCorruptError(
-            f"ONNX Runtime {onnxruntime.__version__} does not load {Path(path).name}: {_first_line(error)}",
+            f"ONNX Runtime {onnxruntime.__version__} does not load {Path(path).name}: {first_line(error)}",
             mend="check the file with onnx.checker; a newer opset or IR version needs a newer onnxruntime",
         ) from error
 
@@ -226,8 +226,3 @@ def _objects(values: list[Any], shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
     array = np.empty(shape, dtype=object)
     array.reshape(-1)[:] = values
     return array
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+from collections.abc import Iterator
 from typing import Any, Literal
 
 from repo_builder.artifact import Artifact
@@ -23,8 +25,7 @@ def load(source: Artifact, kind: Literal["SentenceTransformer", "CrossEncoder", 
         raise MissingDependencyError(
             f"loading {source.path.name} as {kind} needs {error.name}", mend="pip install 'repo-builder[huggingface]'"
         ) from error
-    logging.getLogger("sentence_transformers").setLevel(logging.ERROR)
-    with huggingface_model.quiet():
+    with huggingface_model.quiet(), _errors_only():
         return getattr(sentence_transformers, kind)(
             str(source.path),
             device="cpu",
@@ -32,3 +33,15 @@ def load(source: Artifact, kind: Literal["SentenceTransformer", "CrossEncoder", 
             trust_remote_code=bool(source.facts.get("trust_remote_code")),
             model_kwargs={"dtype": torch.float32},
         ).eval()
+
+
+@contextlib.contextmanager
+def _errors_only() -> Iterator[None]:
+    """sentence-transformers without its warnings; its level comes back afterwards."""
+    logger = logging.getLogger("sentence_transformers")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from repo_builder.artifact import Artifact
-from repo_builder.errors import SignatureError, SourceCorruptError, UnsafeSourceError, nearest
+from repo_builder.errors import SignatureError, SourceCorruptError, UnsafeSourceError, first_line, nearest
 from repo_builder.formats import output_shapes, pickle_scan, signature, source_file
 from repo_builder.formats.torch_archive import TorchArchive
 from repo_builder.formats.torch_import import import_torch
@@ -164,9 +164,8 @@ def _module(path: str, stamp: object) -> Any:  # noqa: ARG001 - part of the cach
     try:
         return torch.jit.load(path, map_location="cpu").eval()
     except Exception as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
         raise SourceCorruptError(
-            f"torch {torch.__version__} does not load {path}: {lines[0]}",
+            f"torch {torch.__version__} does not load {path}: {first_line(error)}",
             expected=TAKES,
             mend="save it again with the installed torch, or install the torch that wrote it",
         ) from error

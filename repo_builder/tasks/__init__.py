@@ -12,6 +12,7 @@ from repo_builder.formats.torch_program import TorchProgram
 from repo_builder.planned import PlannedModel
 from repo_builder.proof import Proof
 from repo_builder.spec import ModelSpec
+from repo_builder.tasks import steps
 
 
 class Task(Protocol):
@@ -73,6 +74,7 @@ def choose(model: ModelSpec, source: Artifact) -> tuple[Task, str]:
 
     Raises:
         UnknownTaskError: unknown, or the task does not take this format.
+        SpecError: ``step_configs`` names what the task's models do not have (:mod:`repo_builder.tasks.steps`).
     """
     name, why = (model.task, "asked for") if model.task else guess(source)
     task = get(name)
@@ -82,6 +84,7 @@ def choose(model: ModelSpec, source: Artifact) -> tuple[Task, str]:
             expected="a model of the format " + " or ".join(sorted(task.SOURCES)),
             mend="choose the task 'tensors', or give the Hugging Face folder",
         )
+    steps.check(model, task.NAME)
     return task, why
 
 

@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from repo_builder.errors import SourceCorruptError, SpecError
+from repo_builder.errors import SourceCorruptError, SpecError, first_line
 
 DEFAULT_NEW_TOKENS = 20
 """What `generate()` makes where nothing limits it (GenerationConfig._get_default_generation_params)."""
+LIMIT_WITHOUT_POSITIONS = 1025
+"""Most tokens of an answer, the start token included, of a model that knows no limit (T5): one request holds its whole
+batch until it is finished."""
 
 _SERVED = ("forced_bos_token_id", "no_repeat_ngram_size", "repetition_penalty")
 _LISTS = ("forced_eos_token_id", "suppress_tokens", "begin_suppress_tokens")
@@ -39,7 +42,8 @@ class GenerationRules:
     Attributes:
         parameters: config parameters of ``templates/generate/model.py``, JSON by name.
         max_length: tokens of an answer by default, the start token included.
-        max_positions: most tokens of an answer, the start token included; None where the model has no limit.
+        max_positions: most tokens of an answer, the start token included; None where the model has no limit (its
+            parameter is then ``LIMIT_WITHOUT_POSITIONS``, or ``max_length`` where that is more).
         not_served: in words, what the folder asks for beyond greedy search; empty where it asks for nothing.
     """
 
@@ -49,14 +53,17 @@ class GenerationRules:
     not_served: str
 
 
-def rules(folder: Path) -> GenerationRules:
+def rules(folder: Path, *, trust_remote_code: bool = False) -> GenerationRules:
     """The rules of a Hugging Face folder of an encoder-decoder model, from generation_config.json or config.json.
+
+    Args:
+        trust_remote_code: the folder's own code may run, where its config is of a class of its own.
 
     Raises:
         SourceCorruptError: the files do not load, or name no token to start with.
         SpecError: a field changes answers in a way that the generating model does not know.
     """
-    found, positions = _configs(folder)
+    found, positions = _configs(folder, trust_remote_code)
     _refuse(found, folder)
     start = _first(found.decoder_start_token_id, found.bos_token_id)
     if not isinstance(start, int):
@@ -73,7 +80,7 @@ def rules(folder: Path) -> GenerationRules:
         "eos_token_id": eos,
         "max_length": longest,
         "min_length": _min_length(found),
-        "max_positions": positions,
+        "max_positions": positions or max(LIMIT_WITHOUT_POSITIONS, longest),
         "bad_words_ids": [word for word in found.bad_words_ids or () if word not in [[token] for token in eos]],
         **{name: _list(getattr(found, name, None)) for name in _LISTS},
         **{name: getattr(found, name, None) for name in (*_SERVED, *_SAMPLING)},
@@ -85,12 +92,12 @@ def rules(folder: Path) -> GenerationRules:
     )
 
 
-def _configs(folder: Path) -> tuple[Any, int | None]:
+def _configs(folder: Path, trust: bool) -> tuple[Any, int | None]:
     """The GenerationConfig that ``from_pretrained`` gives the model, and the decoder's positions."""
     from transformers import AutoConfig, GenerationConfig
 
     try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=trust)
         if (folder / "generation_config.json").is_file():
             found = GenerationConfig.from_pretrained(folder, local_files_only=True)
         else:
@@ -99,7 +106,7 @@ def _configs(folder: Path) -> tuple[Any, int | None]:
             )
     except (OSError, ValueError, TypeError) as error:
         raise SourceCorruptError(
-            f"the generation config of {folder} does not load: {str(error).strip().splitlines()[0]}",
+            f"the generation config of {folder} does not load: {first_line(error)}",
             expected="a generation_config.json that transformers' GenerationConfig takes",
             mend="save the model again with save_pretrained",
         ) from error

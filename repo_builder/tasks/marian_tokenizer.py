@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from repo_builder.errors import MissingDependencyError, SourceCorruptError
+from repo_builder.errors import MissingDependencyError, SourceCorruptError, first_line
 from repo_builder.planned import Content
 
 SOURCE, TARGET, VOCABULARY = "source.spm", "target.spm", "vocab.json"
@@ -55,7 +55,7 @@ def source(folder: Path) -> Any:
             return MarianTokenizer.from_pretrained(str(folder), local_files_only=True)
     except Exception as error:
         raise SourceCorruptError(
-            f"the tokenizer in {folder} does not load: {str(error).strip().splitlines()[0]}",
+            f"the tokenizer in {folder} does not load: {first_line(error)}",
             expected=f"{SOURCE}, {TARGET} and {VOCABULARY} that transformers' MarianTokenizer loads",
             mend="fetch or save the model's folder again",
         ) from error

@@ -1,4 +1,4 @@
-"""The step behind the engine that turns tokens into text again: a Python-backend model with the source's tokenizer."""
+"""The step behind the engine that makes answers of its outputs: a Python-backend model, often with the tokenizer."""
 
 from __future__ import annotations
 
@@ -21,24 +21,30 @@ def planned(
     model: ModelSpec,
     engine: Artifact,
     template: str,
-    settings: TokenizerSettings,
+    settings: TokenizerSettings | None,
     inputs: Sequence[Mapping[str, Any]],
     outputs: Sequence[Mapping[str, Any]],
     parameters: Mapping[str, str],
+    *,
+    merged: bool = True,
 ) -> PlannedModel:
-    """``<name>_postprocess``: ``templates/<template>/model.py`` with tokenizer.json and its library beside it.
+    """``<name>_postprocess``: ``templates/<template>/model.py``; with ``settings`` also tokenizer.json and its library.
 
     Args:
         inputs, outputs: fields of the ModelConfig, without the batch dimension.
+        merged: the server merges waiting requests of equal shapes.
 
     Raises:
         MissingDependencyError, TargetError: see :func:`~repo_builder.tasks.vendored.library`.
     """
     name = f"{model.public_name}_postprocess"
-    library = vendored.library("tokenizers")
-    files: dict[str, Content] = {"model.py": _TEMPLATES / template / "model.py", "tokenizer.json": settings.tokenizer}
-    files |= {f"vendor/{path}": file for path, file in library.files.items()}
-    own = {"tokenizers_version": library.version, "tokenizers_sha256": library.digest}
+    files: dict[str, Content] = {"model.py": _TEMPLATES / template / "model.py"}
+    own: dict[str, str] = {}
+    if settings:
+        library = vendored.library("tokenizers")
+        files |= {"tokenizer.json": settings.tokenizer}
+        files |= {f"vendor/{path}": file for path, file in library.files.items()}
+        own = {"tokenizers_version": library.version, "tokenizers_sha256": library.digest}
     config = build(
         {
             "name": name,
@@ -47,7 +53,7 @@ def planned(
             "input": list(inputs),
             "output": list(outputs),
             "instance_group": [{"kind": "KIND_CPU", "count": 1}],
-            "dynamic_batching": {},
+            **({"dynamic_batching": {}} if merged else {}),
             "parameters": {**parameters, **own},
         }
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,12 +13,10 @@ from repo_builder.errors import SpecError
 from repo_builder.formats import huggingface
 from repo_builder.formats.examples import example_inputs
 from repo_builder.formats.torch_program import TorchProgram
-from repo_builder.model_config import build
 from repo_builder.planned import PlannedModel
 from repo_builder.proof import Case, Proof, Tolerance
 from repo_builder.spec import ModelSpec
-from repo_builder.tasks import older_transformers, samples, text, tokenizer
-from repo_builder.tasks.engine_model import engine_model
+from repo_builder.tasks import older_transformers, postprocess, samples, text, tokenizer
 from repo_builder.tasks.tokenizer_source import source_tokenizer
 from repo_builder.tasks.tolerances import tolerances
 from repo_builder.tensors import TensorSpec, dtype
@@ -33,7 +30,6 @@ LONGEST_WINDOW, WIDEST_STRIDE = 384, 128
 """QuestionAnsweringPipeline.preprocess of transformers 5.2: max_seq_len and doc_stride are at most these."""
 MAX_BATCH_SIZE = 8
 """Rows, each of several windows, in a request, where the spec does not say."""
-MODEL = Path(__file__).parent.parent / "templates" / "answers" / "model.py"
 _LOGITS = {"START_LOGITS": "start_logits", "END_LOGITS": "end_logits"}
 _READ = ("attention_mask", "sequence_ids", "word_ids", "offsets")
 
@@ -154,25 +150,16 @@ def _postprocess(model: ModelSpec, source: Artifact, engine: Artifact, layout: t
     parameters |= {"context": "first"} if layout.truncation == "only_first" else {}
     parameters |= {"cls_id": str(cls_id)} if cls_id is not None else {}
     public = {ANSWER: "TYPE_STRING", SCORE: "TYPE_FP32", START: "TYPE_INT32", END: "TYPE_INT32"}
-    name = f"{model.public_name}_postprocess"
-    config = build(
-        {
-            "name": name,
-            "backend": "python",
-            "max_batch_size": engine_model(name, model, engine).config.max_batch_size,
-            "input": [
-                {"name": CONTEXT, "data_type": "TYPE_STRING", "dims": [1]},
-                *(
-                    {"name": name, "data_type": types.get(name, "TYPE_INT32"), "dims": axes.get(name, [-1, -1])}
-                    for name in ("logits", "input_ids", *_READ)
-                ),
-            ],
-            "output": [{"name": name, "data_type": kind, "dims": [1]} for name, kind in public.items()],
-            "instance_group": [{"kind": "KIND_CPU", "count": 1}],
-            "parameters": parameters,
-        }
-    )
-    return PlannedModel(config, version_files={"model.py": MODEL})
+    inputs = [
+        {"name": CONTEXT, "data_type": "TYPE_STRING", "dims": [1]},
+        *(
+            {"name": name, "data_type": types.get(name, "TYPE_INT32"), "dims": axes.get(name, [-1, -1])}
+            for name in ("logits", "input_ids", *_READ)
+        ),
+    ]
+    outputs = [{"name": name, "data_type": kind, "dims": [1]} for name, kind in public.items()]
+    # Windows and tokens differ from request to request, so there is next to nothing to merge.
+    return postprocess.planned(model, engine, "answers", None, inputs, outputs, parameters, merged=False)
 
 
 def _options(model: ModelSpec, source: Artifact, settings: tokenizer.TokenizerSettings) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from repo_builder.errors import SignatureError
+from repo_builder.errors import SignatureError, first_line
 from repo_builder.formats.torch_program import TorchProgram
 from repo_builder.tensors import TensorSpec
 
@@ -42,7 +42,7 @@ def programs(model: Any) -> dict[str, TorchProgram]:
             decoder(ids[:, :1], mask, cross, past)
     except (AttributeError, RuntimeError, TypeError, ValueError, IndexError, KeyError) as error:
         raise SignatureError(
-            f"{type(model).__name__} does not run as one encoder and one decoder with a cache: {_line(error)}",
+            f"{type(model).__name__} does not run as one encoder and one decoder with a cache: {first_line(error)}",
             expected="a model of the kind of T5, BART or Marian, with equal keys and values in all layers",
             mend="serve its parts with a module.py:factory and the task 'tensors'",
         ) from error
@@ -108,7 +108,3 @@ def _modules(model: Any) -> tuple[Any, Any]:
         return torch.stack([t[:, :, start:] for layer in cache.layers for t in (layer.keys, layer.values)], 1)
 
     return Encoder().eval(), Decoder().eval()
-
-
-def _line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

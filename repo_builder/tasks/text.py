@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from repo_builder.artifact import Artifact
-from repo_builder.errors import SpecError, nearest
 from repo_builder.model_config import apply_overrides
 from repo_builder.planned import PlannedModel
 from repo_builder.spec import ModelSpec
@@ -83,14 +83,15 @@ def text_ensemble(
     planned = {"ensemble": whole, "tokenizer": pieces, "encoder": encoder}
     if postprocess:
         planned["postprocess"] = postprocess
-    others = [step for step in planned if step != "encoder"]
-    for step, overrides in model.step_configs.items():
-        if step not in others:
-            raise SpecError(
-                f"step_configs: there is no step {step!r}{nearest(step, others)}",
-                expected=" or ".join(others) + " (`config:` is the encoder's)",
-                mend="correct the name in the spec",
-            )
-        old = planned[step]
-        planned[step] = PlannedModel(apply_overrides(old.config, overrides), old.version_files, old.model_files)
+    unmerged = {} if model.batching.dynamic else {"dynamic_batching": None}
+    for step in ("tokenizer", "postprocess"):
+        if step in planned:
+            planned[step] = overridden(planned[step], unmerged)
+    for step, fields in model.step_configs.items():
+        planned[step] = overridden(planned[step], fields)
     return tuple(planned.values())
+
+
+def overridden(planned: PlannedModel, fields: Mapping[str, Any]) -> PlannedModel:
+    """The model with fields of its config laid over, by the rules of :mod:`repo_builder.model_config`."""
+    return PlannedModel(apply_overrides(planned.config, fields), planned.version_files, planned.model_files)

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from repo_builder.artifact import Artifact
-from repo_builder.errors import SignatureError, SpecError, UnknownTaskError, nearest
+from repo_builder.errors import SignatureError, SpecError, UnknownTaskError
 from repo_builder.formats import huggingface_model
 from repo_builder.formats.torch_program import TorchProgram
-from repo_builder.model_config import apply_overrides, build
+from repo_builder.model_config import build
 from repo_builder.planned import Content, PlannedModel
 from repo_builder.proof import Case, Proof, Tolerance
 from repo_builder.spec import ModelSpec
@@ -52,7 +52,7 @@ def head(source: Artifact, model: ModelSpec) -> dict[str, TorchProgram]:
         UnknownTaskError: the folder holds no encoder-decoder model.
         SpecError, SourceCorruptError: see :func:`~repo_builder.tasks.generation_rules.rules`.
     """
-    _folder_rules(source)
+    _check_positions(model, _folder_rules(source))
     tokens(_home(source), text.longest(model))
     return seq2seq_heads.programs(_pretrained(source))
 
@@ -77,14 +77,7 @@ def models(model: ModelSpec, source: Artifact, engines: Mapping[str, Artifact]) 
     batching = {"dynamic_batching": dynamic_batching(model)} if model.batching.dynamic else {}
     planned = {"generate": _generating(name, model, source, parts, batching), **parts}
     for step, overrides in model.step_configs.items():
-        if step not in planned:
-            raise SpecError(
-                f"step_configs: there is no step {step!r}{nearest(step, list(planned))}",
-                expected="generate, encoder or decoder (`config:` is laid over encoder and decoder)",
-                mend="correct the name in the spec",
-            )
-        old = planned[step]
-        planned[step] = PlannedModel(apply_overrides(old.config, overrides), old.version_files, old.model_files)
+        planned[step] = text.overridden(planned[step], overrides)
     return tuple(planned.values())
 
 
@@ -100,11 +93,12 @@ def proof(
 
     rules = _folder_rules(source)
     encode, generator = tokens(_home(source), text.longest(model)), _pretrained(source)
+    sampling = "do_sample" in rules.parameters or text.parameter(model, "generate", "do_sample") is not None
     cases = []
     with huggingface_model.quiet():
         for number, sample in enumerate(samples.texts(model)):
             limit = None if number % _UNLIMITED == 0 else PROOF_TOKENS
-            cases.append(_case(generator, encode, sample, limit, "do_sample" in rules.parameters))
+            cases.append(_case(generator, encode, sample, limit, sampling))
     allowed = tolerances(model, {name: Tolerance() for name in (OUTPUT, IDS, MASK)})
     reference = (
         f"transformers {transformers.__version__} generate() on torch {torch.__version__}, greedy, each text alone"
@@ -177,7 +171,21 @@ def _generating(
 
 
 def _folder_rules(source: Artifact) -> generation_rules.GenerationRules:
-    return generation_rules.rules(_home(source))
+    return generation_rules.rules(_home(source), trust_remote_code=bool(source.facts.get("trust_remote_code", False)))
+
+
+def _check_positions(model: ModelSpec, rules: generation_rules.GenerationRules) -> None:
+    """Refuse a limit of tokens that the folder's own answers pass, or that the model has no positions for."""
+    asked, most = text.parameter(model, "generate", "max_positions"), rules.max_positions
+    if asked is None:
+        return
+    if not asked.isdecimal() or not rules.max_length <= int(asked) <= (most or int(asked)):
+        raise SpecError(
+            f"step_configs.generate.parameters.max_positions is {asked!r}",
+            expected=f"{rules.max_length} (the default length of an answer)"
+            + (f" to {most} (the model's positions)" if most else " or more"),
+            mend="correct it in the spec",
+        )
 
 
 def _home(source: Artifact) -> Path:
@@ -187,8 +195,10 @@ def _home(source: Artifact) -> Path:
 def _pretrained(source: Artifact) -> Any:
     import transformers
 
-    config = transformers.AutoConfig.from_pretrained(_home(source), local_files_only=True)
-    if type(config) not in transformers.AutoModelForSeq2SeqLM._model_mapping:
+    trust = bool(source.facts.get("trust_remote_code", False))
+    config = transformers.AutoConfig.from_pretrained(_home(source), local_files_only=True, trust_remote_code=trust)
+    own = "AutoModelForSeq2SeqLM" in (getattr(config, "auto_map", None) or {})
+    if not own and type(config) not in transformers.AutoModelForSeq2SeqLM._model_mapping:
         raise UnknownTaskError(
             f"{source.path} holds a model of the type {config.model_type}, which is no encoder-decoder of texts",
             expected="a model that transformers' AutoModelForSeq2SeqLM takes (T5, BART, Marian, ...)",

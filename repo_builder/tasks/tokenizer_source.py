@@ -14,6 +14,7 @@ from repo_builder.errors import (
     SourceMissingError,
     SpecError,
     UnsafeSourceError,
+    first_line,
 )
 
 if TYPE_CHECKING:
@@ -210,10 +211,9 @@ def _corrupt(path: Path, why: str) -> SourceCorruptError:
 
 
 def _not_loaded(home: Path, error: Exception) -> RepoBuilderError:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     if isinstance(error, ImportError):
         return MissingDependencyError(
-            f"the tokenizer in {home} needs a package that is not installed: {lines[0]}",
+            f"the tokenizer in {home} needs a package that is not installed: {first_line(error)}",
             mend=f"install it; or put a tokenizer.json into the folder and {_FAST_CLASS}",
         )
     if "trust_remote_code" in str(error):
@@ -223,7 +223,7 @@ def _not_loaded(home: Path, error: Exception) -> RepoBuilderError:
             mend="where you trust that code, save the fast tokenizer and take auto_map out of tokenizer_config.json",
         )
     return SourceCorruptError(
-        f"the tokenizer in {home} does not load: {lines[0]}",
+        f"the tokenizer in {home} does not load: {first_line(error)}",
         expected="files that transformers' AutoTokenizer loads",
         mend="fetch or save the model's folder again",
     )

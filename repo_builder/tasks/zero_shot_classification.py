@@ -126,7 +126,14 @@ def proof(model: ModelSpec, source: Artifact, engine: Artifact, program: TorchPr
     if limit is not None:
         classify.tokenizer.model_max_length = limit
     cases = []
-    for row in samples.rows(model, layout(model), lambda own: _rows(own, source, hypothesis, limit)):
+    for number, row in enumerate(samples.rows(model, layout(model), lambda own: _rows(own, source, hypothesis, limit))):
+        if not row[TEXT][0]:
+            raise SpecError(
+                f"samples.texts[{number}] has an empty {TEXT}",
+                expected="a text, as the pipeline refuses empty ones",
+                mend="correct the sample, or leave samples out",
+                stage="proof",
+            )
         labels = list(row[CANDIDATE_LABELS])
         outputs = {}
         for name, several in ((SCORES, False), (MULTI_LABEL_SCORES, True)):

@@ -44,7 +44,7 @@ class TritonPythonModel:
         try:
             self._generate(rows)
         except pb_utils.TritonModelException as error:
-            return [_failed(str(error)) for _ in requests]
+            return [_failed(job, invalid=True) if isinstance(job, str) else _failed(str(error)) for job in jobs]
         return [_failed(job, invalid=True) if isinstance(job, str) else self._response(job) for job in jobs]
 
     def _job(self, request):
@@ -118,6 +118,9 @@ class TritonPythonModel:
                 mask = pb_utils.Tensor("attention_mask", mask.as_numpy()[kept])
 
     def _response(self, job):
+        for row, (_, sequence) in enumerate(job):
+            if sequence.problem:
+                return _failed(f"text {row}: {sequence.problem}")
         answers = [sequence.ids for _, sequence in job]
         ids, mask = _padded(answers, self.rules.pad)
         texts = np.array([[text.encode("utf-8")] for text in self.tokens.decode(answers)], dtype=object)

@@ -60,9 +60,14 @@ class Sequence:
         self.rules, self.max_length, self.sampler = rules, max_length, sampler
         self.ids = [rules.start]
         self.finished = False
+        self.problem = ""
 
     def extend(self, scores):
-        """Append the next token, and tell whether there is more to come."""
+        """Append the next token, and tell whether there is more to come; scores of which none is best end it."""
+        if not np.isfinite(np.max(scores)):
+            self.finished = True
+            self.problem = f"the decoder's scores of token {len(self.ids)} are not finite (NaN or infinity)"
+            return
         scores = self.rules.apply(scores, self.ids, self.max_length)
         token = int(np.argmax(scores)) if self.sampler is None else self.sampler.draw(scores)
         self.ids.append(token)

@@ -18,7 +18,7 @@ from repo_builder.errors import InferenceError, SpecError, UnknownTaskError
 from repo_builder.formats import huggingface
 from repo_builder.repository.layout import Layout
 from repo_builder.tasks import zero_shot_classification
-from tests import tiny_tokenizers, tiny_transformers
+from tests import spec_builds, tiny_tokenizers, tiny_transformers
 
 pytestmark = [pytest.mark.server, pytest.mark.torch]
 TEXTS = tiny_tokenizers.TEXTS
@@ -45,16 +45,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tiny_transformers.save("roberta", "question-answering", home / "roberta_reader")
     tiny_transformers.save("bert", "nli", home / "bert_nli")
     tiny_transformers.save("bart", "nli", home / "bart_nli")
-    (home / "spec.yaml").write_text(SPEC, encoding="utf-8")
     return home
 
 
 @pytest.fixture(scope="module")
 def built(folder: Path) -> tuple[pipeline.Result, Path]:
-    out = folder / "repository"
-    result = pipeline.build(folder / "spec.yaml", out)
-    result.raise_failed()
-    return result, out
+    return spec_builds.build(folder, SPEC)
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from conftest import ServerFactory
 from repo_builder import client, model_config, pipeline, proof, render, validate
 from repo_builder.errors import InferenceError
 from repo_builder.repository.layout import Layout
-from tests import tiny_tokenizers, tiny_transformers
+from tests import spec_builds, tiny_tokenizers, tiny_transformers
 
 pytestmark = [pytest.mark.server, pytest.mark.torch]
 PROMPT = "Which passage? "
@@ -50,16 +50,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     sparse = sentence_transformers.SparseEncoder(str(masked), device="cpu", max_active_dims=64)
     sparse[1] = SpladePooling("sum", activation_function="log1p_relu")
     sparse.save_pretrained(str(home / "splade"))
-    (home / "spec.yaml").write_text(SPEC, encoding="utf-8")
     return home
 
 
 @pytest.fixture(scope="module")
 def built(folder: Path) -> tuple[pipeline.Result, Path]:
-    out = folder / "repository"
-    result = pipeline.build(folder / "spec.yaml", out)
-    result.raise_failed()
-    return result, out
+    return spec_builds.build(folder, SPEC)
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,15 @@ import pytest
 
 import repo_builder
 from repo_builder import errors
-from repo_builder.errors import ConversionError, RepoBuilderError, SpecError, UnknownTaskError, all_errors, nearest
+from repo_builder.errors import (
+    ConversionError,
+    RepoBuilderError,
+    SpecError,
+    UnknownTaskError,
+    all_errors,
+    first_line,
+    nearest,
+)
 
 PACKAGE = Path(repo_builder.__file__).parent
 
@@ -54,6 +62,14 @@ def test_every_error_is_declared_in_errors_py():
             for b in n.bases
         }
         assert not bases & {name for name in vars(errors) if name.endswith("Error")}, path
+
+
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [("", "ValueError"), (" \n\t", "ValueError"), ("\n  broken \nat line 3", "broken"), ("broken", "broken")],
+)
+def test_the_first_line_of_a_foreign_error_is_never_missing(message, said):
+    assert first_line(ValueError(message)) == said
 
 
 @pytest.mark.parametrize(

@@ -47,6 +47,60 @@ def job(served: Any, texts: list[Any], **options: Any) -> Any:
     return served._job(given)
 
 
+def answered(served: Any, monkeypatch: pytest.MonkeyPatch, *requests: Any, sampling: bool, bad: Any = np.nan) -> Any:
+    """The responses, with a stand-in for encoder and decoder whose second scores of texts of two tokens are bad."""
+
+    def call(model: str, inputs: list[Any], outputs: list[str]) -> list[Any]:
+        given = {tensor.name(): tensor.as_numpy() for tensor in inputs}
+        if model == "e":
+            return [stand_in.Tensor("cross", np.zeros((len(given["input_ids"]), 2, 1, 2, 1), np.float32))]
+        past, scores = given["past"], np.zeros((len(given["past"]), 6), np.float32)
+        scores[:, 4] = 30
+        if past.shape[3] == 2:
+            scores[given["attention_mask"].sum(axis=1) == 2, 1:3] = bad
+        return [
+            stand_in.Tensor("logits", scores),
+            stand_in.Tensor("present", np.pad(past, ((0, 0),) * 3 + ((0, 1),) + ((0, 0),))),
+        ]
+
+    monkeypatch.setitem(type(served)._generate.__globals__, "_call", call)
+    monkeypatch.setattr(served.tokens, "decode", lambda rows: ["text"] * len(rows))
+    served.fields["do_sample"] = sampling
+    served.inputs = {"TEXT"}
+    return served.execute([stand_in.request(texts) for texts in requests])
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("sampling", [False, True])
+def test_scores_that_are_not_finite_fail_their_own_request_alone(
+    served: Any, monkeypatch: pytest.MonkeyPatch, sampling: bool, bad: float
+) -> None:
+    answers = answered(served, monkeypatch, ["dog"], ["dog", "cat dog"], ["cat"], sampling=sampling, bad=bad)
+    assert [answer.error and answer.error.code for answer in answers] == [None, stand_in.TritonError.INTERNAL, None]
+    assert str(answers[1].error) == ("text 1: the decoder's scores of token 2 are not finite (NaN or infinity)")
+    for answer in (answers[0], answers[2]):
+        assert answer.arrays["OUTPUT_IDS"].tolist() == [[0, *[4] * 7]]
+
+
+def test_a_model_that_fails_is_not_blamed_on_a_request_that_is_wrong(
+    served: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = type(served)._generate.__globals__
+
+    def failing(model: str, inputs: list[Any], outputs: list[str]) -> list[Any]:
+        raise module["pb_utils"].TritonModelException(f"{model}: out of memory")
+
+    monkeypatch.setitem(module, "_call", failing)
+    served.inputs = {"TEXT"}
+    answers = served.execute([stand_in.request(["dog"]), stand_in.request([b"\xff"])])
+    assert [answer.error.code for answer in answers] == [
+        stand_in.TritonError.INTERNAL,
+        stand_in.TritonError.INVALID_ARG,
+    ]
+    assert str(answers[0].error) == "e: out of memory"
+    assert "is not UTF-8" in str(answers[1].error)
+
+
 def test_a_text_that_the_tokenizer_fails_on_is_refused_and_others_are_not(served: Any) -> None:
     assert job(served, ["bird"]).startswith("input 'TEXT' cannot be encoded: WordLevel error: Missing [UNK] token")
     assert [tokens for tokens, _ in job(served, ["cat dog", "dog"])] == [[2, 3], [3]]

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from repo_builder.errors import SourceCorruptError, SpecError
-from repo_builder.tasks import generation_rules
+from repo_builder.spec import ModelSpec
+from repo_builder.tasks import generation_rules, text2text_generation
 
 pytestmark = pytest.mark.torch
 IDS = {"decoder_start_token_id": 2, "eos_token_id": 2, "pad_token_id": 1}
@@ -62,6 +63,43 @@ def test_fields_as_generate_resolves_them(tmp_path: Path, generation: dict[str, 
 
 def test_a_short_model_caps_the_default_length(tmp_path: Path) -> None:
     assert parameters(tmp_path, IDS, max_position_embeddings=16)["max_length"] == 16
+
+
+@pytest.mark.parametrize(("longest", "limit"), [(40, 1025), (3000, 3000)])
+def test_a_model_without_positions_gets_a_limit_all_the_same(tmp_path: Path, longest: int, limit: int) -> None:
+    sizes = {"model_type": "t5", "d_model": 8, "d_kv": 2, "d_ff": 8, "num_layers": 1, "vocab_size": 30}
+    (tmp_path / "config.json").write_text(json.dumps(sizes), encoding="utf-8")
+    (tmp_path / "generation_config.json").write_text(json.dumps({**IDS, "max_length": longest}), encoding="utf-8")
+    found = generation_rules.rules(tmp_path)
+    assert found.parameters["max_positions"] == str(limit)
+    assert (found.max_positions, found.max_length) == (None, longest)
+
+
+def rules_of(longest: int, positions: int | None) -> generation_rules.GenerationRules:
+    return generation_rules.GenerationRules({}, longest, positions, "")
+
+
+@pytest.mark.parametrize(
+    ("asked", "positions", "expected"),
+    [
+        ("4096", None, ""),
+        ("40", None, ""),
+        ("39", None, "40 (the default length of an answer) or more"),
+        ("many", None, "40 (the default length of an answer) or more"),
+        ("64", 64, ""),
+        ("65", 64, "40 (the default length of an answer) to 64 (the model's positions)"),
+    ],
+)
+def test_the_limit_of_an_answer_may_be_changed(asked: str, positions: int | None, expected: str) -> None:
+    spec = ModelSpec(source="x", step_configs={"generate": {"parameters": {"max_positions": asked}}})
+    if not expected:
+        text2text_generation._check_positions(spec, rules_of(40, positions))
+        return
+    with pytest.raises(SpecError) as refused:
+        text2text_generation._check_positions(spec, rules_of(40, positions))
+    assert f"step_configs.generate.parameters.max_positions is {asked!r}\n  expected: {expected}\n" in str(
+        refused.value
+    )
 
 
 def test_without_a_generation_config_the_fields_of_config_json_count(tmp_path: Path) -> None:
