@@ -9,6 +9,7 @@ from repo_builder.errors import SignatureError, SpecError
 from repo_builder.model_config import apply_overrides, build
 from repo_builder.planned import Content, PlannedModel
 from repo_builder.spec import MEMORY_PER_CPU, ModelSpec
+from repo_builder.tasks import plan_model
 from repo_builder.tasks.instances import cpu_instances, thread_parameters
 from repo_builder.tensors import TensorSpec, dtype
 
@@ -17,8 +18,9 @@ DEFAULT_MAX_BATCH_SIZE = 32
 _ENGINES: dict[str, dict[str, str]] = {
     "onnx": {"backend": "onnxruntime", "platform": "onnxruntime_onnx"},
     "torchscript": {"backend": "pytorch", "platform": "pytorch_libtorch"},
+    plan_model.FORMAT: {"backend": "tensorrt", "platform": "tensorrt_plan"},
 }
-_FILES = {"onnx": "model.onnx", "torchscript": "model.pt"}
+_FILES = {"onnx": "model.onnx", "torchscript": "model.pt", plan_model.FORMAT: "model.plan"}
 """The names that Triton looks for where the config names none (docs/user_guide/model_repository.md)."""
 _NO_PREFETCHING = {"allow_timeout_override": True}
 """A queue policy without effect of its own (there is no default timeout): it makes the batcher wait for an instance.
@@ -37,14 +39,16 @@ def engine_model(name: str, spec: ModelSpec, engine: Artifact) -> PlannedModel:
     Raises:
         SignatureError: batching was asked of a model without a batch dimension.
         SpecError: batching and shape ranges contradict each other, or an override does not fit.
+
+    Of a TensorRT plan also what ``plan_model.check`` raises.
     """
     size = max_batch_size(spec, engine)
     fields: dict[str, Any] = {
         "name": name,
         **_ENGINES[engine.format],
         "max_batch_size": size,
-        "input": [tensor_fields(t, size) for t in engine.inputs],
-        "output": [tensor_fields(t, size) for t in engine.outputs],
+        "input": [_tensor(t, size, engine) for t in engine.inputs],
+        "output": [_tensor(t, size, engine) for t in engine.outputs],
     }
     fields |= _instances(spec, engine)
     if size and spec.batching.dynamic:
@@ -55,7 +59,15 @@ def engine_model(name: str, spec: ModelSpec, engine: Artifact) -> PlannedModel:
     files: dict[str, Content] = {
         served if file == engine.path.name else file: engine.folder / file for file in engine.files
     }
-    return PlannedModel(apply_overrides(build(fields), spec.config), files)
+    config = apply_overrides(build(fields), spec.config)
+    if engine.format == plan_model.FORMAT:
+        plan_model.check(config, engine)
+    return PlannedModel(config, files)
+
+
+def _tensor(tensor: TensorSpec, size: int, engine: Artifact) -> dict[str, Any]:
+    fields = tensor_fields(tensor, size)
+    return {**fields, "is_shape_tensor": True} if tensor.name in plan_model.shape_tensors(engine) else fields
 
 
 def _instances(spec: ModelSpec, engine: Artifact) -> dict[str, Any]:
@@ -67,6 +79,8 @@ def _instances(spec: ModelSpec, engine: Artifact) -> dict[str, Any]:
     asked, cpus = spec.instances, spec.cpus
     if "instance_group" in spec.config:
         return {}
+    if engine.format == plan_model.FORMAT:
+        return {"instance_group": [plan_model.instance_group(spec, engine)]}
     threads = 0
     if asked:
         group: dict[str, Any] = {"count": asked.count, "kind": _KINDS[asked.kind]}
@@ -90,7 +104,10 @@ def _differ(engine: Artifact) -> bool:
 
 
 def max_batch_size(spec: ModelSpec, engine: Artifact) -> int:
-    """The asked size, else the shape range's maximum of the batch axis, else 32; 0 without a batch dimension."""
+    """The asked size, else the largest of the ranges of the batch axis, else 32; 0 without a batch dimension.
+
+    What nobody asked for is no more than a plan's profiles take.
+    """
     asked, range_ = spec.batching.max_batch_size, spec.shapes.get(engine.batch or "batch")
     if engine.batch is None:
         if asked:
@@ -108,7 +125,10 @@ def max_batch_size(spec: ModelSpec, engine: Artifact) -> int:
         )
     if asked is not None:
         return asked
-    return range_.max if range_ else DEFAULT_MAX_BATCH_SIZE
+    buckets = [bucket[engine.batch].max for bucket in spec.tensorrt.profiles if engine.batch in bucket]
+    told = range_.max if range_ else max(buckets, default=DEFAULT_MAX_BATCH_SIZE)
+    limit = plan_model.largest_batch(engine)
+    return told if limit is None else min(told, limit)
 
 
 def dynamic_batching(spec: ModelSpec) -> dict[str, Any]:
