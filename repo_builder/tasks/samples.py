@@ -53,7 +53,7 @@ def request(row: Row) -> dict[str, np.ndarray[Any, Any]]:
 def _row(sample: Any, number: int, layout: Layout) -> Row:
     inputs = layout.inputs
     if isinstance(sample, str) and list(inputs.values()) == [1]:
-        return dict.fromkeys(inputs, (sample,))
+        sample = dict.fromkeys(inputs, sample)
     example = "{" + ", ".join(f"{name}: {'...' if size == 1 else '[...]'}" for name, size in inputs.items()) + "}"
     found = {}
     if isinstance(sample, Mapping):
@@ -68,6 +68,15 @@ def _row(sample: Any, number: int, layout: Layout) -> Row:
             mend="write every sample so",
             stage="proof",
         )
+    try:
+        request(found)
+    except UnicodeEncodeError as error:
+        raise SpecError(
+            f"samples.texts[{number}] holds {error.object[error.start]!r}, half of a character",
+            expected="text that UTF-8 can carry",
+            mend="correct the sample (JSON writes characters beyond U+FFFF as two escapes, never one)",
+            stage="proof",
+        ) from error
     return found
 
 

@@ -150,8 +150,9 @@ def _positions(home: Path) -> tuple[int | None, bool]:
 
     try:
         config = AutoConfig.from_pretrained(str(home), local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError):
-        return None, False
+    except (OSError, ValueError):  # code of its own, which a tokenizer never runs: what config.json says will do
+        size = (_read_json(home / "config.json", dict) or {}).get("max_position_embeddings")
+        return (size if isinstance(size, int) and size > 0 else None), False
     config = config.get_text_config()
     size = getattr(config, "max_position_embeddings", None)
     if not isinstance(size, int) or size < 1:

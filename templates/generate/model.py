@@ -54,14 +54,14 @@ class TritonPythonModel:
             tensor = pb_utils.get_input_tensor_by_name(request, name)
             if tensor is not None:
                 values[name] = tensor.as_numpy()
+        rows = len(values["TEXT"])
         for name, array in values.items():
-            if array.ndim != 2 or array.shape[1] != 1:
-                return f"input '{name}' has shape {list(array.shape)}, expected [batch, 1]: one value in each row"
+            if array.shape != (rows, 1):
+                return f"input '{name}' has shape {list(array.shape)}, expected [{rows}, 1]: one value in each row"
         try:
             texts = [_decoded(raw, index) for index, raw in enumerate(values.pop("TEXT")[:, 0])]
             sequences = [
-                self._sequence({name: array[row, 0].item() for name, array in values.items()})
-                for row in range(len(texts))
+                self._sequence({name: array[row, 0].item() for name, array in values.items()}) for row in range(rows)
             ]
         except ValueError as error:
             return str(error)

@@ -12,7 +12,7 @@ import pytest
 from repo_builder.errors import SourceCorruptError, UnsafeSourceError
 from repo_builder.formats import huggingface, huggingface_model
 from repo_builder.spec import ModelSpec
-from repo_builder.tasks import generation_rules, text2text_generation
+from repo_builder.tasks import generation_rules, text2text_generation, tokenizer
 from tests import tiny_seq2seq, tiny_transformers
 
 pytestmark = pytest.mark.torch
@@ -71,6 +71,14 @@ def test_the_pipeline_of_the_reference_runs_trusted_code(folder: Path) -> None:
     assert type(classify.model).__name__ == "OwnForSequenceClassification"
     assert classify.model.config.model_type == "own"
     assert len(classify("a kettle", top_k=None)) == 3
+
+
+def test_texts_are_cut_to_the_positions_of_a_model_of_its_own_code(folder: Path) -> None:
+    path = folder / "tokenizer_config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**config, "model_max_length": 10**30}), encoding="utf-8")
+    positions = json.loads((folder / "config.json").read_text(encoding="utf-8"))["max_position_embeddings"]
+    assert tokenizer.settings(folder).max_length == positions == 48
 
 
 def test_an_encoder_decoder_of_its_own_code_is_generated_with(tmp_path: Path, own_modules: None) -> None:

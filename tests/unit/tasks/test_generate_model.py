@@ -106,6 +106,14 @@ def test_a_text_that_the_tokenizer_fails_on_is_refused_and_others_are_not(served
     assert [tokens for tokens, _ in job(served, ["cat dog", "dog"])] == [[2, 3], [3]]
 
 
+@pytest.mark.parametrize("shape", [(0, 1), (1, 1), (2,), (2, 2)])
+def test_an_option_has_a_value_for_every_text(shape: tuple[int, ...], served: Any) -> None:
+    asked = {**stand_in.request(["cat", "dog"]), "MAX_NEW_TOKENS": np.ones(shape, np.int32)}
+    served.inputs = set(asked)
+    said = f"input 'MAX_NEW_TOKENS' has shape {list(shape)}, expected [2, 1]: one value in each row"
+    assert served._job(asked) == said
+
+
 @pytest.mark.parametrize("temperature", [np.inf, np.nan, 0, -1])
 def test_temperatures_that_nothing_can_be_divided_by(temperature: float, served: Any) -> None:
     said = job(served, ["cat"], DO_SAMPLE=True, TEMPERATURE=np.float32(temperature))

@@ -78,3 +78,13 @@ def test_a_line_of_a_file_is_a_text_whatever_else_parts_lines_elsewhere(tmp_path
     path.write_bytes(b"")
     with pytest.raises(SpecError, match="holds no list of texts"):
         samples.texts(model(str(path)))
+
+
+@pytest.mark.parametrize(("layout", "sample"), [(TEXT_LAYOUT, "a \ud83d"), (PAIRS, {"PAIRS": ["a", "\ud83d"]})])
+def test_half_of_a_character_is_named(tmp_path: Path, layout: Layout, sample: Any) -> None:
+    path = tmp_path / "texts.json"
+    fine = "\U0001fad6" if isinstance(sample, str) else {"PAIRS": ["\U0001fad6", "b"]}
+    path.write_text(json.dumps([fine, sample]), encoding="utf-8")
+    with pytest.raises(SpecError) as refused:
+        rows(str(path), layout)
+    assert "samples.texts[1] holds '\\ud83d', half of a character\n  expected: text that UTF-8" in str(refused.value)
