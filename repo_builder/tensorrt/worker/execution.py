@@ -69,7 +69,7 @@ class Plan:
 
     def __init__(self, trt, request):
         self.trt, self._log = trt, runtime.logger(trt)
-        runtime.load_plugins(trt, self._log, trt.get_plugin_registry(), request.get("plugins") or [])
+        runtime.load_plugins(trt, self._log, request.get("plugins") or [])
         self._runtime = trt.Runtime(self._log)
         if request.get("version_compatible"):
             self._runtime.engine_host_code_allowed = True
@@ -200,9 +200,12 @@ class Execution:
             if tensor.on_host:
                 held[name] = np.ascontiguousarray(arrays[name])
                 self.context.set_tensor_address(name, held[name].ctypes.data)
-        lacking = self.context.infer_shapes()
+        try:
+            lacking = self.context.infer_shapes()
+        except RuntimeError as error:
+            raise Refused(self.plan.failure(f"TensorRT cannot infer the shapes of the outputs ({error})")) from None
         if lacking:
-            raise Refused(self.plan.failure("TensorRT lacks the shapes or values of {}".format(", ".join(lacking))))
+            raise Refused(self.plan.failure(f"TensorRT lacks the shapes or values of {', '.join(lacking)}"))
         buffers = Buffers(self.plan, self.context, arrays)
         buffers.attach()
         return buffers

@@ -394,7 +394,7 @@ class TritonPythonModel:
                     self.pinned(name, (len(values),), tensor.dtype)[...] = values
                 context.trt.set_tensor_address(name, self.device.get(name) or self.host[name])
         for context in self.contexts.values():
-            if context.trt.infer_shapes():
+            if not context.inferred():
                 refuse("infer_shapes")
         for name, tensor in self.plan.outputs.items():
             shapes = [tuple(context.trt.get_tensor_shape(name)) for context in self.contexts.values()]
@@ -508,7 +508,7 @@ class TritonPythonModel:
                 refuse("request_shape", name=name, instance=self.instance, details=details)
             if -1 in self.plan.inputs[name].shape and not context.trt.set_input_shape(name, tuple(shape)):
                 refuse("set_shape", shape=text(shape), name=name, instance=self.instance)
-        if context.trt.infer_shapes():
+        if not context.inferred():
             refuse("infer_shapes")
         context.shapes = shapes
 
@@ -569,6 +569,13 @@ class Context:
 
     def __init__(self, name, trt, limits):
         self.name, self.trt, self.limits, self.shapes = name, trt, limits, None
+
+    def inferred(self):
+        """Whether the shapes and values that are set suffice for the outputs' shapes."""
+        try:
+            return not self.trt.infer_shapes()
+        except RuntimeError:
+            return False
 
     def misfit(self, name, shape):
         low, _, high = self.limits[name]
