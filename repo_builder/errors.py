@@ -89,6 +89,14 @@ class ConversionError(RepoBuilderError):
     exit_code, title = 22, "No converter carried the model, or a converted file does not equal its source"
 
 
+class TensorRTError(RepoBuilderError):
+    exit_code, title = 24, "TensorRT refused the graph, the request or the plan, or its process died"
+
+
+class TensorRTMissingError(TensorRTError):
+    exit_code, title = 25, "There is no TensorRT here, or no GPU for it"
+
+
 class TemplateError(RepoBuilderError):
     exit_code, title = 23, "A template or a ModelConfig could not be rendered"
 

@@ -49,6 +49,7 @@ FORMATS: dict[str, str] = {
     "exported_program": "repo_builder.formats.exported_program",
     "factory": "repo_builder.formats.factory",
     "huggingface": "repo_builder.formats.huggingface",
+    "tensorrt_plan": "repo_builder.formats.tensorrt_plan",
 }
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[\w.-]{1,96}")

@@ -137,7 +137,7 @@ def _load_cache(trt, config, path):
 
     A file that this version or GPU does not take is begun anew. The cache must live until the plan is built.
     """
-    if not path or trt.__name__ == "tensorrt_rtx":
+    if not path or runtime.is_rtx(trt):
         return None, None
     kept = b""
     with contextlib.suppress(FileNotFoundError), open(path, "rb") as handle:

@@ -39,7 +39,7 @@ def inspect(trt, engine, context=None):
         "profiles": profiles,
         "layers": count(listed),
         "layer_list": listed,
-        **_about(engine),
+        **_about(trt, engine),
     }
     return found, raw
 
@@ -224,7 +224,7 @@ def _values(engine, name, index):
         return None
 
 
-def _about(engine):
+def _about(trt, engine):
     level = getattr(engine, "hardware_compatibility_level", None)
     memory = getattr(engine, "device_memory_size_v2", None)
     if memory is None:
@@ -233,7 +233,14 @@ def _about(engine):
     return {
         "refittable": bool(getattr(engine, "refittable", False)),
         "streamable_weights_bytes": int(getattr(engine, "streamable_weights_size", 0) or 0),
+        "stripped_weights_bytes": _stripped(trt, engine),
         "hardware_compatible": level is not None and runtime.name_of(level) != "NONE",
         "device_memory_bytes": None if memory is None else int(memory),
         "detailed": verbosity is not None and runtime.name_of(verbosity) == "DETAILED",
     }
+
+
+def _stripped(trt, engine):
+    """Bytes of weights that were left out of the plan; 0 where the version cannot leave any out, or does not tell."""
+    stat = getattr(getattr(trt, "EngineStat", None), "STRIPPED_WEIGHTS_SIZE", None)
+    return 0 if stat is None or not hasattr(engine, "get_engine_stat") else max(int(engine.get_engine_stat(stat)), 0)

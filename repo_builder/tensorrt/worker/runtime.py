@@ -44,18 +44,22 @@ def main(work):
 
 
 def load(request):
-    """The module that the request names under ``module``, else ``tensorrt``, else ``tensorrt_rtx``."""
+    """The module that the request names under ``module``, else ``tensorrt``, else ``tensorrt_rtx``.
+
+    NVIDIA's wheels are a name (``tensorrt_rtx``) over the module itself (``tensorrt_rtx_bindings``): either will do.
+    """
     wanted = [request["module"]] if request.get("module") else list(MODULES)
     failures = []
     for name in wanted:
-        try:
-            module = importlib.import_module(name)
-        except (ImportError, OSError) as error:
-            failures.append("{}: {}".format(name, str(error).splitlines()[0] if str(error) else "not there"))
-        else:
+        for spelled in (name, name + "_bindings"):
+            try:
+                module = importlib.import_module(spelled)
+            except (ImportError, OSError) as error:
+                failures.append("{}: {}".format(spelled, str(error).splitlines()[0] if str(error) else "not there"))
+                continue
             if hasattr(module, "Builder"):
                 return module
-            failures.append(f"{name}: it has no Builder (bindings without their libraries?)")
+            failures.append(f"{spelled}: it has no Builder")
     raise Refused(
         "TensorRT cannot be imported by {} ({})".format(sys.executable, "; ".join(failures)),
         "an importable tensorrt or tensorrt_rtx",
@@ -65,7 +69,11 @@ def load(request):
 
 def describe(trt):
     """``{"module", "version"}`` of the answer."""
-    return {"module": trt.__name__, "version": trt.__version__}
+    return {"module": "tensorrt_rtx" if is_rtx(trt) else "tensorrt", "version": trt.__version__}
+
+
+def is_rtx(trt):
+    return trt.__name__.startswith("tensorrt_rtx")
 
 
 def lacks(trt, what, expected, mend="leave it out, or build with a version that has it"):
@@ -80,7 +88,7 @@ def version(trt):
 
 def called(trt):
     """How messages name the module: ``TensorRT 8.6.1`` or ``TensorRT-RTX 1.7.1.116``."""
-    return "{} {}".format("TensorRT-RTX" if trt.__name__ == "tensorrt_rtx" else "TensorRT", trt.__version__)
+    return "{} {}".format("TensorRT-RTX" if is_rtx(trt) else "TensorRT", trt.__version__)
 
 
 def logger(trt):

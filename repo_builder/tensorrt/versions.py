@@ -1,0 +1,110 @@
+"""What each TensorRT version can, and which Triton releases load a plan of it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from repo_builder import releases
+from repo_builder.errors import TensorRTError
+
+PRECISIONS = ("fp32", "tf32", "fp16", "bf16", "int8", "fp8")
+_WEAK_PRECISIONS = ("fp32", "tf32", "fp16", "int8")
+_WEAK_OPSET = 17
+
+
+@dataclass(frozen=True)
+class Abilities:
+    """What a version can.
+
+    Attributes:
+        strongly_typed: networks compute in the dtypes of the graph; precision lies in the graph alone.
+        precisions: what ``precision:`` may ask for.
+        max_opset: the newest ai.onnx opset that its parser takes; None where it follows ONNX's own.
+        int64: whether it keeps INT64 inputs and outputs; 8.6 makes them INT32.
+        timing_cache, compatible_plans: whether it has these (TensorRT-RTX has neither).
+    """
+
+    strongly_typed: bool
+    precisions: tuple[str, ...]
+    max_opset: int | None
+    int64: bool
+    timing_cache: bool
+    compatible_plans: bool
+
+
+def numbers(version: str) -> tuple[int, ...]:
+    """``(8, 6, 1, 6)`` of ``8.6.1.6``; what follows a part that is no number is left out."""
+    found = re.match(r"\d+(\.\d+)*", version)
+    return tuple(int(part) for part in found.group().split(".")) if found else ()
+
+
+def abilities(module: str, version: str) -> Abilities:
+    """What ``tensorrt`` or ``tensorrt_rtx`` of that version can (NVIDIA's release notes; 8.6 and RTX 1.7 were tried).
+
+    Raises:
+        TensorRTError: below 8.6, or a version that is none.
+    """
+    told = numbers(version)
+    if module == "tensorrt_rtx":
+        return Abilities(True, PRECISIONS, None, True, timing_cache=False, compatible_plans=False)
+    if told < (8, 6):
+        raise TensorRTError(
+            f"TensorRT {version} is too old", expected="TensorRT 8.6, 10 or newer", mend="use a newer container"
+        )
+    if told < (10,):
+        return Abilities(False, _WEAK_PRECISIONS, _WEAK_OPSET, False, timing_cache=True, compatible_plans=True)
+    return Abilities(True, PRECISIONS, None, True, timing_cache=True, compatible_plans=True)
+
+
+def check_precision(module: str, version: str, precision: str) -> None:
+    """Refuse a precision that this version has not got.
+
+    Raises:
+        TensorRTError: with the precisions that it has.
+    """
+    able = abilities(module, version)
+    if precision not in able.precisions:
+        raise TensorRTError(
+            f"TensorRT {version} has no precision {precision}",
+            expected="one of " + ", ".join(able.precisions),
+            mend="build with TensorRT 10 or newer" + (", or take fp16" if precision == "bf16" else ", or take int8"),
+        )
+
+
+def check_opset(module: str, version: str, opset: int, file: str) -> None:
+    """Refuse an ONNX opset that the parser of this version does not take.
+
+    Raises:
+        TensorRTError: naming both opsets.
+    """
+    highest = abilities(module, version).max_opset
+    if highest is not None and opset > highest:
+        raise TensorRTError(
+            f"{file} has opset {opset}, and the ONNX parser of TensorRT {version} ends at {highest}",
+            expected=f"opset {highest} or older",
+            mend=f"export with opset {highest} (for a PyTorch source: it is chosen for you; an ONNX file: "
+            "onnx.version_converter), or build with TensorRT 10",
+        )
+
+
+def loads(plan_version: str, runtime_version: str, *, version_compatible: bool = False) -> bool:
+    """Whether a TensorRT runtime loads a plan: the same version, or, version-compatible, the same major from 8.6 on.
+
+    Versions are compared over the parts that both tell.
+    """
+    plan, runtime = numbers(plan_version), numbers(runtime_version)
+    if version_compatible:
+        return bool(plan) and plan[:1] == runtime[:1] and min(plan, runtime) >= (8, 6)
+    shared = min(len(plan), len(runtime))
+    return shared >= 3 and plan[:shared] == runtime[:shared]
+
+
+def releases_for(plan_version: str, *, version_compatible: bool = False) -> tuple[str, ...]:
+    """Triton releases whose py3 image loads a plan of that TensorRT version, oldest first."""
+    found = []
+    for name in releases.names():
+        image = releases.release(name).images.get("py3")
+        if image and image.tensorrt and loads(plan_version, image.tensorrt, version_compatible=version_compatible):
+            found.append(name)
+    return tuple(found)
