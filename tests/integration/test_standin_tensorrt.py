@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from repo_builder.server import tensorrt_python
 from tests.integration.standins import refusals, refused
 
 pytestmark = pytest.mark.server
@@ -41,7 +42,10 @@ def running(server_factory: Any, tmp_path_factory: pytest.TempPathFactory) -> It
         (repository / name / "1").mkdir(parents=True)
         (repository / name / "1" / "model.plan").write_bytes(b"ftrt")
         (repository / name / "config.pbtxt").write_text(config, encoding="utf-8")
-    started = server_factory(repository, extra_args=["--model-control-mode=explicit"])
+    with pytest.MonkeyPatch.context() as patch:
+        # Where no plan can be served the server is not even started: here it is, to hear what it says.
+        patch.setattr(tensorrt_python, "find", lambda: None)
+        started = server_factory(repository, extra_args=["--model-control-mode=explicit"])
     yield started
     started.stop()
 

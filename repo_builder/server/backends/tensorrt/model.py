@@ -5,10 +5,9 @@ words: ``REFUSALS`` names the source function of every message (public repositor
 tensorrt_backend, release r24.10, and triton-inference-server/backend). Sequence batching, ragged batches and outputs
 that are shape tensors it does not serve and says so.
 
-It needs the ``tensorrt`` package of the version that built the plans, found in the environment of the server's Python
-backend or in the folder that REPO_BUILDER_TENSORRT_PATH names, TensorRT's libraries on LD_LIBRARY_PATH, and the NVIDIA
-driver, which it calls through ctypes. An instance has one stream, one execution context for each of its optimization
-profiles, and memory for their largest shapes, made once.
+It needs the ``tensorrt`` package of the version that built the plans in the environment of the server's Python backend,
+TensorRT's libraries on LD_LIBRARY_PATH, and the NVIDIA driver, which it calls through ctypes. An instance has one
+stream, one execution context for each of its optimization profiles, and memory for their largest shapes, made once.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ from __future__ import annotations
 import ctypes
 import json
 import os
-import sys
 from ctypes import byref, c_int, c_size_t, c_uint, c_uint64, c_ulonglong, c_void_p
 
 import numpy as np
@@ -189,8 +187,8 @@ REFUSALS = {
 }
 # Not the compiled backend's words: what only this stand-in refuses.
 LIMITS = {
-    "tensorrt": "model '{model}': the tensorrt stand-in finds no TensorRT ({text}); REPO_BUILDER_TENSORRT_PATH names "
-    "the folder of the tensorrt package, LD_LIBRARY_PATH the folders of its libraries",
+    "tensorrt": "model '{model}': the tensorrt stand-in finds no TensorRT ({text}); the Python that the server runs "
+    "models with needs the tensorrt package, and LD_LIBRARY_PATH the folders of its libraries",
     "driver": "the tensorrt stand-in finds no NVIDIA driver: {text}",
     "sequence": "model '{model}': the tensorrt stand-in does not serve sequence batching",
     "ragged": "model '{model}': the tensorrt stand-in does not serve batch_input, batch_output or ragged batches",
@@ -757,10 +755,6 @@ def output_allocator(trt, cuda):
 
 
 def tensorrt(model):
-    """The tensorrt package; what a folder of its own brings stands behind the environment's own packages."""
-    folder = os.environ.get("REPO_BUILDER_TENSORRT_PATH")
-    if folder and folder not in sys.path:
-        sys.path.append(folder)
     try:
         import tensorrt as trt
     except (ImportError, OSError) as error:
