@@ -207,3 +207,24 @@ def validate(
         printing.write_report(report, result)
     printing.built(result)
     result.raise_failed()
+
+
+@app.command()
+def merge(
+    a: Annotated[Path, typer.Argument(help="A repository built on one GPU (or a merged one).")],
+    b: Annotated[Path, typer.Argument(help="The same, built on a GPU of another kind.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The merged repository.")] = Path("model_repository"),
+    config_name: Annotated[
+        list[str] | None,
+        typer.Option(metavar="CC=NAME", help="Name of a GPU's configs where they differ: 9.0=h100; repeat."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Make one repository of two that were built on GPUs of different kinds."""
+    from repo_builder.pipeline import merging
+
+    printing.mode(as_json=as_json)
+    names = dict(given.partition("=")[::2] for given in config_name or [])
+    with printing.results_apart():
+        result = merging.merge(a, b, out, names=names)
+    printing.inspected(merging.summary(result))
