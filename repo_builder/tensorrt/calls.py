@@ -55,7 +55,7 @@ def run(python: Path, script: str, request: Mapping[str, Any]) -> dict[str, Any]
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, "PYTHONUTF8": "1"},
+                env=_environment(),
                 check=False,
             )
         if done.returncode or not answered.is_file():
@@ -65,6 +65,11 @@ def run(python: Path, script: str, request: Mapping[str, Any]) -> dict[str, Any]
     if refused := answer.get("refused"):
         raise TensorRTError(refused["found"], expected=refused["expected"], mend=refused["mend"])
     return answer
+
+
+def _environment() -> dict[str, str]:
+    """Ours, without the variable that overrides TF32 whatever was asked for."""
+    return {**{k: v for k, v in os.environ.items() if k != "NVIDIA_TF32_OVERRIDE"}, "PYTHONUTF8": "1"}
 
 
 def _died(script: str, code: int, log: Path) -> TensorRTError:

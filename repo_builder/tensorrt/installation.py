@@ -161,7 +161,8 @@ def _ask(python: Path, module: str) -> Installation | str:
 
 
 def _may_import(module: str) -> bool:
-    return any(importlib.util.find_spec(name) for name in (module, f"{module}_bindings"))
+    found = (importlib.util.find_spec(name) for name in (module, f"{module}_bindings"))
+    return any(spec is not None and spec.origin for spec in found)  # a bare folder of that name has no origin
 
 
 def _gpu(told: dict[str, Any] | None) -> Gpu | None:

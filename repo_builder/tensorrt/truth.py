@@ -12,6 +12,7 @@ from repo_builder.tensors import TensorSpec
 
 _MARK = {"fp16": "FP16", "bf16": "BF16", "int8": "INT8", "fp8": "FP8"}
 _LOW = ("FP16", "BF16", "INT8", "FP8", "INT4", "FP4")
+_TOLD_BY_TEXT = ("FP16", "BF16", "FP8", "FP4")  # INT8 there may be a scratch buffer's bytes
 _COMPUTE = re.compile(r"conv|gemm|matmul|matrixmultiply|fullyconnected", re.IGNORECASE)
 _NAMED = ("FP32", "FP16", "BF16", "FP8", "INT8")
 _BIG = 4 << 20  # bytes of weights from which on a plan's size tells how they are stored
@@ -132,14 +133,14 @@ def _tf32(asked: str, answer: Mapping[str, Any]) -> list[str]:
 
 
 def _counts(answer: Mapping[str, Any]) -> dict[str, int]:
-    """Layers by precision, fused graphs by what the plan's text says of them; the network's where nothing else tells."""
+    """Layers by precision, fused graphs by what the plan's text says of them; the network's where no plan was opened."""
     inspection = answer.get("inspection")
     layers = inspection["layers"]["by_precision"] if inspection else answer["network"]["layers"]["by_precision"]
     counts = {name: count for name, count in layers.items() if name in (*_NAMED, *_LOW)}
     text = (answer.get("text") or {}).get("tensors", {})
     if inspection and not layers.get("OPAQUE"):
         return counts
-    for name in _LOW:
+    for name in _TOLD_BY_TEXT:
         if text.get(name) and not counts.get(name):
             counts[name] = text[name]
     if inspection and not text and not any(counts.get(name) for name in _LOW):
@@ -167,11 +168,13 @@ def _known(answer: Mapping[str, Any]) -> bool:
 
 
 def _quantized_only(answer: Mapping[str, Any], mark: str) -> bool:
-    """Without an opened plan: a network with Q/DQ layers and weights or tensors of the low precision."""
-    if answer.get("inspection"):
+    """Where no opened layer tells it: a network with Q/DQ layers, and weights or tensors of the low precision."""
+    inspection = answer.get("inspection")
+    if inspection and not inspection["layers"]["by_precision"].get("OPAQUE"):
         return False
-    types = answer["network"]["types"]
-    return bool(types.get("QUANTIZE") or types.get("DEQUANTIZE")) and bool(answer["network"]["weights"].get(mark))
+    types, weights = answer["network"]["types"], answer["network"]["weights"]
+    text = (answer.get("text") or {}).get("tensors", {})
+    return bool(types.get("QUANTIZE") or types.get("DEQUANTIZE")) and bool(weights.get(mark) or text.get(mark))
 
 
 def _mostly(mark: str, answer: Mapping[str, Any], *, kept: bool) -> list[str]:

@@ -49,8 +49,11 @@ def errors(parser):
 
 def shown(error):
     node = " '{}'".format(error["name"]) if error["name"] else " {}".format(error["node"])
+    said = error["description"]
+    if said.lower() in ("false", ""):  # all that some versions say of an operator that they lack
+        said = "the parser does not know this operator"
     op = " ({})".format(error["op"]) if error["op"] else ""
-    return (f"node{node}{op}: " if error["node"] >= 0 or error["name"] else "") + error["description"]
+    return (f"node{node}{op}: " if error["node"] >= 0 or error["name"] else "") + said
 
 
 def _error(error):
