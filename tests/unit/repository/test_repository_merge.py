@@ -210,8 +210,9 @@ def test_releases_and_versions_that_no_server_loads_together_are_refused(h100: P
         other = gpus.build(tmp_path / str(number) / "other", "8.0", **fields)
         with pytest.raises(TargetError, match=found):
             merge(h100, other, tmp_path / "both")
-    able = {"tensorrt": "10.3.0", "version_compatible": True}
-    assert merge(h100, gpus.build(tmp_path / "able", "8.0", engine=able), tmp_path / "both").gpus["m"] == ("8.0", "9.0")
+    newer = gpus.build(tmp_path / "newer", "9.0", engine={"tensorrt": "10.3.0"})
+    able = gpus.build(tmp_path / "able", "8.0", engine={"version_compatible": True})
+    assert merge(newer, able, tmp_path / "both").gpus["m"] == ("8.0", "9.0")
 
 
 def test_a_release_whose_tensorrt_is_known_loads_no_plans_of_another(tmp_path: Path) -> None:
