@@ -29,7 +29,7 @@ def describe(path: Path, inputs: Sequence[TensorSpec] = ()) -> Artifact:
     """The artifact of a plan.
 
     Facts: ``module``, ``tensorrt`` (version that built it, from the header), ``plan_bytes``, ``releases`` (Triton
-    releases that carry that version, and ``releases_if_version_compatible``), ``opened`` and ``not_opened`` (why the
+    releases known to carry that version, ``releases_if_version_compatible``, ``releases_unknown``), ``opened`` and ``not_opened`` (why the
     header is all that is known: then inputs and outputs are empty). Of an opened plan also ``gpu``,
     ``compute_capability``, ``profiles``, ``layers`` (by precision), ``hardware_compatible``, ``shape_tensors`` and
     ``unservable`` (what Triton's tensorrt backend has no call for).
@@ -48,6 +48,7 @@ def describe(path: Path, inputs: Sequence[TensorSpec] = ()) -> Artifact:
         "plan_bytes": path.stat().st_size,
         "releases": [],
         "releases_if_version_compatible": [],
+        "releases_unknown": list(versions.releases_unknown()),
     }
     if header.module == "tensorrt" and header.version:
         facts["releases"] = list(versions.releases_for(header.version))

@@ -133,7 +133,7 @@ def _tf32(asked: str, answer: Mapping[str, Any]) -> list[str]:
 
 
 def _counts(answer: Mapping[str, Any]) -> dict[str, int]:
-    """Layers by precision, fused graphs by what the plan's text says of them; the network's where no plan was opened."""
+    """Layers by precision, fused graphs by what the plan's text says; the network's where no plan was opened."""
     inspection = answer.get("inspection")
     layers = inspection["layers"]["by_precision"] if inspection else answer["network"]["layers"]["by_precision"]
     counts = {name: count for name, count in layers.items() if name in (*_NAMED, *_LOW)}

@@ -101,10 +101,16 @@ def loads(plan_version: str, runtime_version: str, *, version_compatible: bool =
 
 
 def releases_for(plan_version: str, *, version_compatible: bool = False) -> tuple[str, ...]:
-    """Triton releases whose py3 image loads a plan of that TensorRT version, oldest first."""
-    found = []
-    for name in releases.names():
-        image = releases.release(name).images.get("py3")
-        if image and image.tensorrt and loads(plan_version, image.tensorrt, version_compatible=version_compatible):
-            found.append(name)
-    return tuple(found)
+    """Triton releases whose py3 image is known to load a plan of that TensorRT version, oldest first."""
+    known = {name: version for name, version in _carried().items() if version}
+    return tuple(name for name, has in known.items() if loads(plan_version, has, version_compatible=version_compatible))
+
+
+def releases_unknown() -> tuple[str, ...]:
+    """Triton releases whose TensorRT the table does not know: nothing is said of them."""
+    return tuple(name for name, version in _carried().items() if not version)
+
+
+def _carried() -> dict[str, str | None]:
+    images = {name: releases.release(name).images.get("py3") for name in releases.names()}
+    return {name: image.tensorrt if image else None for name, image in images.items()}

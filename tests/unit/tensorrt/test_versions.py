@@ -36,6 +36,8 @@ def test_releases_that_load_a_plan_come_from_the_table():
     ten = versions.releases_for("10.3.0.26", version_compatible=True)
     assert "24.05" in ten
     assert "24.04" not in ten
+    unknown = versions.releases_unknown()
+    assert set(unknown).isdisjoint({"24.02", "24.05", *ten})
 
 
 def test_what_each_version_can():
