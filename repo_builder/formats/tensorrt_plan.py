@@ -29,10 +29,10 @@ def describe(path: Path, inputs: Sequence[TensorSpec] = ()) -> Artifact:
     """The artifact of a plan.
 
     Facts: ``module``, ``tensorrt`` (version that built it, from the header), ``plan_bytes``, ``releases`` (Triton
-    releases known to carry that version, ``releases_if_version_compatible``, ``releases_unknown``), ``opened`` and ``not_opened`` (why the
-    header is all that is known: then inputs and outputs are empty). Of an opened plan also ``gpu``,
-    ``compute_capability``, ``profiles``, ``layers`` (by precision), ``hardware_compatible``, ``shape_tensors`` and
-    ``unservable`` (what Triton's tensorrt backend has no call for).
+    releases known to carry that version), ``releases_if_version_compatible``, ``releases_unknown`` (their TensorRT is
+    not in the table), ``opened`` and ``not_opened`` (why the header is all that is known: then inputs and outputs are
+    empty). Of an opened plan also ``gpu``, ``compute_capability``, ``profiles``, ``layers`` (by precision),
+    ``hardware_compatible``, ``shape_tensors`` and ``unservable`` (what Triton's tensorrt backend has no call for).
 
     A plan that carries a runtime of its own (version-compatible) is not opened: that would run code out of the file.
 
