@@ -47,11 +47,3 @@ def finite(values: np.ndarray[Any, Any], half: int) -> np.ndarray[Any, Any]:
     kept = np.where((size > LARGEST[half]) & np.isfinite(values), np.copysign(LARGEST[half] / 2, values), values)
     kept = np.where((size > 0) & (size < SMALLEST[half]), np.copysign(SMALLEST[half], values), kept)
     return np.asarray(kept, dtype=np.float32)
-
-
-def changed(source: TensorProto, half: int) -> bool:
-    """A value of the tensor is beyond the range."""
-    from onnx import numpy_helper
-
-    size = np.abs(numpy_helper.to_array(source))
-    return bool(np.any(np.isfinite(size) & (size > LARGEST[half])))

@@ -70,10 +70,11 @@ def quantize(path: Path, out: Path, cases: Sequence[CheckedCase], *, fp8: bool) 
         ) from error
     finally:
         logging.getLogger().setLevel(level)
+    model = onnx.load(str(out))
+    release(model, _bystanders(model))
     if fp8:
-        model = onnx.load(str(out))
         to_fp8(model)
-        onnx.save(model, str(out))
+    onnx_graph.save(model, out)
 
 
 def release(model: ModelProto, kept: Collection[str]) -> None:
@@ -96,6 +97,21 @@ def release(model: ModelProto, kept: Collection[str]) -> None:
     weights = [t for t in model.graph.initializer if t.name in read]
     del model.graph.initializer[:]
     model.graph.initializer.extend(weights)
+
+
+def _bystanders(model: ModelProto) -> set[str]:
+    """Nodes that are not quantised themselves, yet read what was quantised for another.
+
+    A residual connection would carry the rounding through the whole network. An Add that takes the answer of a Conv
+    keeps it: TensorRT computes both as one int8 kernel.
+    """
+    makers = {name: node.op_type for node in model.graph.node for name in node.output}
+    found = set()
+    for node in model.graph.node:
+        joined = node.op_type == "Add" and any(makers.get(name) == "Conv" for name in node.input)
+        if node.op_type not in (*OPERATORS, "QuantizeLinear", "DequantizeLinear") and not joined:
+            found.add(node.name)
+    return found | {n.name for n in model.graph.node if n.op_type in OPERATORS} - set(quantized(model))
 
 
 def quantized(model: ModelProto) -> list[str]:

@@ -13,9 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from repo_builder.errors import ConversionError
+
 Attempt = Callable[[frozenset[str]], float]
 BLOCKS = 12
-BUDGET = 48
+BUDGET = 32
 
 
 class _Spent(Exception):
@@ -30,6 +32,9 @@ def search(nodes: Mapping[str, str], attempt: Attempt, limit: float, *, budget: 
         attempt: the error when these nodes are kept; infinity where an answer is not finite.
         limit: the error to stay under.
         budget: attempts at most.
+
+    Raises:
+        ConversionError: the limit is missed with all of them in float32.
     """
     known: dict[frozenset[str], float] = {}
 
@@ -44,6 +49,12 @@ def search(nodes: Mapping[str, str], attempt: Attempt, limit: float, *, budget: 
     if not nodes or error(()) <= limit:
         return {}
     kept = list(nodes)
+    if error(kept) > limit:
+        raise ConversionError(
+            f"with all of them in float32 the relative error is {known[frozenset(kept)]:.2g}, more than {limit:.2g}",
+            expected="a limit that the rest of the graph keeps",
+            mend="choose a precision with more digits",
+        )
     without: dict[str, float] = dict.fromkeys(kept, known[frozenset()])
     try:
         groups = sorted(_groups(nodes), key=error)

@@ -258,3 +258,27 @@ def test_the_search_keeps_its_limit_and_its_budget(budget):
     assert {"n4", "n13"} <= set(found)
     if budget == 100:
         assert found == {"n4": 5.0, "n13": 3.0}
+
+
+def test_a_limit_that_nothing_keeps():
+    with pytest.raises(
+        ConversionError, match=r"with all of them in float32 the relative error is 0\.3, more than 0\.1"
+    ):
+        precision_search.search({"a": "A", "b": "B"}, lambda kept: 0.5 - 0.1 * len(kept), 0.1)
+
+
+def test_a_residual_connection_does_not_pass_through_the_quantiser(tmp_path):
+    source = graphs.text(
+        tmp_path / "m.onnx",
+        """agraph (float[batch, 8] x) => (float[batch, 8] y) {
+            h = MatMul(x, w)
+            y = Add(h, x)
+        }""",
+        w=np.eye(8, dtype=np.float32),
+    )
+    made, _ = run(source, "int8", max_opset=17)
+    add = next(n for n in onnx.load(str(made.path)).graph.node if n.op_type == "Add")
+    assert list(add.input) == ["h", "x"]
+    made, _ = run(graphs.convolutions(tmp_path / "c.onnx"), "int8", max_opset=17)
+    add = next(n for n in onnx.load(str(made.path)).graph.node if n.op_type == "Add")
+    assert [name.endswith("DequantizeLinear_Output") for name in add.input] == [False, True]
