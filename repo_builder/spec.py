@@ -211,7 +211,7 @@ class ModelSpec(_Value):
         if self.engine != "tensorrt":
             if self.precision != "fp32":
                 raise ValueError(f"precision {self.precision} needs engine: tensorrt (the engine is {self.engine})")
-            if "tensorrt" in self.model_fields_set:
+            if self.tensorrt != TensorRTOptions():
                 raise ValueError(f"tensorrt: has no effect on the engine {self.engine}; set engine: tensorrt")
         return self
 

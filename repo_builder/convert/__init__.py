@@ -14,8 +14,13 @@ EDGES: dict[tuple[str, str], str] = {
     ("exported_program", "onnx"): "torch_to_onnx",
     ("onnx", "onnx"): "onnx_to_onnx",
     ("torchscript", "torchscript"): "torchscript_to_torchscript",
+    ("onnx", "tensorrt_plan"): "onnx_to_tensorrt",
 }
 """(source format, target format) -> module of this package whose ``convert`` carries a model along that edge."""
+
+
+BEFORE = {"onnx": "onnx", "torchscript": "torchscript", "tensorrt": "onnx"}
+"""By engine: the format that a source is carried to first; a plan is made from ONNX."""
 
 
 def edge(source: str, target: str) -> ModuleType:

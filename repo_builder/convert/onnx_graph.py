@@ -10,7 +10,7 @@ from repo_builder.errors import ConversionError
 from repo_builder.tensors import Shape
 
 if TYPE_CHECKING:
-    from onnx import GraphProto, ModelProto, ValueInfoProto
+    from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto
 
 EXTERNAL_FROM = (1 << 31) - (1 << 24)
 """Bytes from which weights go into one ``NAME.data`` beside the graph: protobuf ends at 2 GiB."""
@@ -114,7 +114,28 @@ def at_opset(model: ModelProto, opset: int) -> ModelProto:
         raise ConversionError(f"onnx cannot convert opset {found} to {opset}: {reason}") from error
     if opset_of(converted) != opset:
         raise ConversionError(f"asked for opset {opset}, the file has {opset_of(converted)}")
+    if opset < found:
+        for graph in subgraphs(converted.graph):
+            for node in graph.node:
+                _drop_newer(node, found, opset)
     return converted
+
+
+def _drop_newer(node: NodeProto, newer: int, older: int) -> None:
+    """Remove attributes that the older operator set does not know, where they have their default of the newer one.
+
+    onnx's version converter leaves them (``noop_with_empty_axes`` of ReduceL2, below opset 18).
+    """
+    import onnx
+
+    if node.domain not in ("", "ai.onnx"):
+        return
+    known = onnx.defs.get_schema(node.op_type, older).attributes
+    told = onnx.defs.get_schema(node.op_type, newer).attributes
+    for attribute in [a for a in node.attribute if a.name not in known and a.name in told]:
+        default = told[attribute.name].default_value
+        if onnx.helper.get_attribute_value(attribute) == onnx.helper.get_attribute_value(default):
+            node.attribute.remove(attribute)
 
 
 def lower_ir(model: ModelProto, ir_version: int) -> None:

@@ -192,9 +192,9 @@ def _cosine(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> float:
     return min(1.0, float(a @ b) / length)
 
 
-class NotFiniteError(ConversionError):
-    """NaN or infinity where the source has none."""
+class NotFiniteError(ArithmeticError):
+    """NaN or infinity at ``output`` where the source has none."""
 
     def __init__(self, output: str, found: str) -> None:
         super().__init__(found)
-        self.output = output
+        self.output, self.found = output, found

@@ -7,6 +7,7 @@ from typing import Any
 
 from repo_builder import convert, model_config, releases
 from repo_builder.artifact import Artifact
+from repo_builder.convert import onnx_to_tensorrt
 from repo_builder.errors import RepoBuilderError, SpecError
 from repo_builder.spec import ModelSpec
 
@@ -18,12 +19,13 @@ def check(model: ModelSpec, source: Artifact, task: str) -> None:
         ConversionError: no converter leads from the source to the engine.
         SpecError: names the first option without effect, and why it has none.
     """
-    convert.edge_name(source.format, model.engine)
+    first = convert.BEFORE[model.engine]
+    convert.edge_name(source.format, first)
     taken = f"the {source.format} file is served as it is, nothing is exported"
     one = f"the task {task} makes one model, whose config is `config:`"
     for option, asked, why in (
-        ("exporter", model.exporter and source.format == model.engine, taken),
-        ("outputs", model.outputs and source.format == model.engine, "its file names the outputs"),
+        ("exporter", model.exporter and source.format == first, taken),
+        ("outputs", model.outputs and source.format == first, "its file names the outputs"),
         ("outputs", model.outputs and task != "tensors", f"the task {task} names the outputs"),
         ("step_configs", model.step_configs and task == "tensors", one),
         ("samples.texts", model.samples.texts is not None and task == "tensors", f"the task {task} takes no texts"),
@@ -38,12 +40,15 @@ def check(model: ModelSpec, source: Artifact, task: str) -> None:
 
 
 def check_configs(model: ModelSpec, release: releases.Release) -> None:
-    """Refuse overrides that no config could take or that the target's server does not know, before any conversion.
+    """Refuse what cannot be built here, before any conversion: plans without TensorRT, overrides without a field.
 
     Raises:
         SpecError: an unknown field, or a value that does not fit it.
         TargetError: a field, platform or backend that the target lacks.
+        TensorRTMissingError, TensorRTError: see ``onnx_to_tensorrt.builder``.
     """
+    if model.engine == "tensorrt":
+        onnx_to_tensorrt.builder(release, model.precision, model.tensorrt)
     for place, fields in {"": model.config, **{f"step_configs.{s}": c for s, c in model.step_configs.items()}}.items():
         if fields:
             try:

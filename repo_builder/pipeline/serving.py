@@ -20,7 +20,7 @@ from repo_builder.repository.layout import Layout
 from repo_builder.repository.plan import Unit
 
 Progress = Callable[[str, str], None]
-STAND_INS = ("onnxruntime", "pytorch")
+STAND_INS = ("onnxruntime", "pytorch", "tensorrt")
 """Backends that the embedded server serves by a Python stand-in for the compiled one."""
 
 

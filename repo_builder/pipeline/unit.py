@@ -16,6 +16,7 @@ from repo_builder.artifact import Artifact, file_digest, files_digest, tree_file
 from repo_builder.errors import ConversionError, DiskFullError, RepoBuilderError, SpecError, nearest
 from repo_builder.formats.batch import prove_batch
 from repo_builder.formats.torch_program import TorchProgram
+from repo_builder.pipeline import plans
 from repo_builder.repository.plan import Unit
 from repo_builder.spec import ModelSpec
 from repo_builder.tasks import instances
@@ -64,6 +65,7 @@ def key(model: ModelSpec, source: Artifact, release: releases.Release, task: str
         "weights": source.facts.get("weights_sha256"),
         "samples": [model.samples.seed, texts, *(file_digest(Path(p)) for p in _sample_files(model))],
         "target": release.name,
+        "tensorrt": plans.built_with(model),
         "code": files_digest(package, [f for f in tree_files(package) if f.endswith((".py", ".json", ".j2"))]),
         "packages": {name: _version(name) for name in _PACKAGES},
     }
@@ -93,7 +95,7 @@ def make(model: ModelSpec, source: Artifact, release: releases.Release, work: Pa
             now("prepare")
             task.prepare(lambda what: progress(name, f"prepare: {what}"))
         now("load")
-        program: Programs = None if source.format == model.engine else task.head(source, model)
+        program: Programs = None if source.format == convert.BEFORE[model.engine] else task.head(source, model)
         now("convert")
         engine = _engines(model, source, program, release, work, lambda what: progress(name, f"convert: {what}"))
         now("plan")
@@ -168,31 +170,34 @@ def _engine(
     progress: Callable[[str], None],
 ) -> Artifact:
     """The converted model, its batch dimension proved by running it."""
-    edge = convert.edge(source.format, model.engine)
+    plan = plans.Plan(model, source, release) if model.engine == "tensorrt" else None
+    first = convert.BEFORE[model.engine]
+    edge = convert.edge(source.format, first)
+    max_opset, ir_version = plan.limits if plan else (release.max_opset, release.max_ir_version)
     if program is not None:
-        opset = min(release.max_opset, OPSET)
         engine = edge.convert(
             program,
             work / "model.onnx",
-            opset=opset,
-            ir_version=release.max_ir_version,
+            opset=min(max_opset, OPSET),
+            ir_version=ir_version,
             exporter=model.exporter,
             progress=progress,
         )
-    elif model.engine == "onnx":
-        limits = {"opset": release.max_opset, "ir_version": release.max_ir_version}
-        engine = edge.convert(source, work / "model.onnx", progress=progress, **limits)
+    elif first == "onnx":
+        engine = edge.convert(source, work / "model.onnx", progress=progress, opset=max_opset, ir_version=ir_version)
     else:
         engine = edge.convert(source, work / "model.pt", progress=progress)
     runtime = formats.get(engine.format)
     progress("running two batch sizes")
-    return prove_batch(engine, runtime.run)
+    proved = prove_batch(engine, runtime.run)
+    return plan.make(proved, work / "model.plan", progress) if plan else proved
 
 
 def _engine_facts(engine: Engines) -> dict[str, Any]:
     """How the engine was made; of several parts each, under the exporters that they took."""
     if isinstance(engine, Artifact):
-        return {"format": engine.format, "batch": engine.batch, **engine.provenance}
+        plan = engine.facts if engine.format == "tensorrt_plan" else {}
+        return {"format": engine.format, "batch": engine.batch, **plan, **engine.provenance}
     parts = {part: _engine_facts(one) for part, one in engine.items()}
     exporters = dict.fromkeys(str(part["exporter"]) for part in parts.values() if part.get("exporter"))
     return {"format": next(iter(parts.values()))["format"], "exporter": ", ".join(exporters), "parts": parts}
@@ -203,8 +208,9 @@ def _check_axes(model: ModelSpec, engine: Engines, only: frozenset[str] | None =
     engines = [engine] if isinstance(engine, Artifact) else list(engine.values())
     axes = sorted({d for one in engines for t in one.inputs for d in t.shape if isinstance(d, str)})
     axes = [axis for axis in axes if only is None or axis in only]
+    values = plans.shape_tensors(model, engine) if isinstance(engine, Artifact) else []
     for axis in model.shapes:
-        if axis not in axes:
+        if axis not in axes and axis.partition("[")[0] not in values:
             raise SpecError(
                 f"shapes: the model has no dynamic axis {axis!r}{nearest(axis, axes)}"
                 + (" that a range has an effect on" if only else ""),

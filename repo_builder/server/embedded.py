@@ -12,8 +12,9 @@ from pathlib import Path
 
 from repo_builder import toolchain
 from repo_builder.errors import PortInUseError, SourceMissingError, ToolchainError
-from repo_builder.server import backend_directory, keeper, needs, ports
+from repo_builder.server import backend_directory, keeper, needs, ports, tensorrt_python
 from repo_builder.server.running import Ports, RunningServer
+from repo_builder.server.tensorrt_python import TensorRTPython
 from repo_builder.toolchain import Interpreter, Progress
 
 # nvidia-pytriton 0.7.0 carries tritonserver 2.51.0 (release 24.10); its stubs need numpy 1. Neither the server nor the
@@ -37,11 +38,13 @@ class Environment:
         folder: the virtual environment.
         python: its version, ``3.11.7``.
         backends: the backend directory.
+        tensorrt: the Python whose TensorRT it serves plans with; None without plans.
     """
 
     folder: Path
     python: str
     backends: Path
+    tensorrt: TensorRTPython | None = None
 
 
 def prepare(
@@ -54,15 +57,18 @@ def prepare(
     """The server's environment for the backends ``needed``; made when it is not there yet.
 
     Args:
-        needed: names of backends; only ``onnxruntime`` and ``pytorch`` bring packages of their own.
+        needed: names of backends; ``onnxruntime`` and ``pytorch`` bring packages of their own, ``tensorrt`` takes the
+            TensorRT of this machine, and the Python that it is installed in.
         onnxruntime: the wanted version; ``ONNXRUNTIME`` where there is no wheel of it for this Python.
         interpreter: the Python to make it with (default: the one that runs us).
         progress: called with one line per step.
 
     Raises:
         ToolchainError: this Python or this system cannot carry it, or pip failed.
+        TensorRTMissingError: ``tensorrt`` is needed, and there is no TensorRT or no GPU.
     """
-    python = interpreter or toolchain.this_interpreter()
+    plans = tensorrt_python.find() if "tensorrt" in needed else None
+    python = plans.interpreter if plans else interpreter or toolchain.this_interpreter()
     why = "the server's Python backend needs numpy 1, which has no wheels for it"
     toolchain.check_version(python, _LOWEST, _HIGHEST, why)
     toolchain.check_glibc(python, (2, 35), "the tritonserver of the nvidia-pytriton wheel")
@@ -72,13 +78,16 @@ def prepare(
 
     def made(runtime: str | None) -> Path:
         alone = [*SERVER, f"onnxruntime=={runtime}"] if runtime else SERVER
-        return toolchain.ensure("server", torch, alone=alone, interpreter=python, progress=progress)
+        name = "server-tensorrt" if plans else "server"
+        return toolchain.ensure(name, torch, alone=alone, interpreter=python, progress=progress)
 
     wanted = (onnxruntime or ONNXRUNTIME).split("+")[0] if "onnxruntime" in needed else None
     executable = made(wanted) if wanted in (None, ONNXRUNTIME) else _or_default(made, str(wanted), python, progress)
     folder = executable.parent.parent
+    if plans:
+        plans.show_to(folder)
     backends = backend_directory.make(folder, python.short, library)
-    return Environment(folder, ".".join(map(str, python.version)), backends)
+    return Environment(folder, ".".join(map(str, python.version)), backends, plans)
 
 
 def start(
@@ -190,6 +199,8 @@ def _versions(server: RunningServer, environment: Environment) -> dict[str, str]
     for distribution in ("onnxruntime", "torch"):
         if version := backend_directory.installed(environment.folder, distribution):
             found[distribution] = version
+    if environment.tensorrt:
+        found["tensorrt"] = environment.tensorrt.version
     return found
 
 
@@ -203,6 +214,8 @@ def _variables(environment: Environment) -> dict[str, str]:
             mend="on Debian or Ubuntu: apt install bash",
         )
     variables["PATH"] = path
-    libraries = (backend_directory.libraries(environment.folder), environment.backends / "lib")
-    variables["LD_LIBRARY_PATH"] = os.pathsep.join(map(str, libraries))
+    libraries = [str(backend_directory.libraries(environment.folder)), str(environment.backends / "lib")]
+    if environment.tensorrt and environment.tensorrt.libraries:
+        libraries.append(environment.tensorrt.libraries)
+    variables["LD_LIBRARY_PATH"] = os.pathsep.join(libraries)
     return variables

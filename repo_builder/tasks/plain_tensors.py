@@ -40,7 +40,7 @@ def models(model: ModelSpec, source: Artifact, engine: Artifact) -> tuple[Planne
 
 
 def proof(model: ModelSpec, source: Artifact, engine: Artifact, program: TorchProgram | None) -> Proof:
-    inputs = [_read(Path(path), engine) for path in model.samples.arrays] or _random(model, engine)
+    inputs = requests(model, engine)
     if program is None:
         runtime = formats.get(source.format)
         cases = [Case(arrays, runtime.run(source, arrays)) for arrays in inputs]
@@ -52,6 +52,11 @@ def proof(model: ModelSpec, source: Artifact, engine: Artifact, program: TorchPr
         reference = f"the {source.format} model, in PyTorch"
     defaults = {o.name: DEFAULT_TOLERANCE for o in engine.outputs}
     return Proof(model.public_name, tuple(cases), engine.batch is not None, tolerances(model, defaults), {}, reference)
+
+
+def requests(model: ModelSpec, engine: Artifact) -> list[Arrays]:
+    """The samples' arrays, or seeded random tensors where the spec names none."""
+    return [_read(Path(path), engine) for path in model.samples.arrays] or _random(model, engine)
 
 
 def _random(model: ModelSpec, engine: Artifact) -> list[Arrays]:

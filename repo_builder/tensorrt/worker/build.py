@@ -46,6 +46,7 @@ def work(request):
         if config.add_optimization_profile(profiles.make(builder, inputs, wanted)) < 0:
             raise Refused(f"{runtime.called(trt)} does not take the profile {wanted}")
     cache, state = _load_cache(trt, config, asked["timing_cache"])
+    runtime.ALIVE.extend((parser, network, config, builder, cache))
     began = time.perf_counter()
     plan = builder.build_serialized_network(network, config)
     seconds = time.perf_counter() - began
@@ -66,7 +67,6 @@ def work(request):
         "kept": kept,
         "network": told,
     }
-    del parser, network, config, builder
     return {**answer, **opened(trt, log, plan), "warnings": log.warnings()[:20]}
 
 
@@ -74,7 +74,8 @@ def opened(trt, log, plan):
     """``inspection`` of a plan just built, or null and ``not_opened`` where no driver could open it."""
     told = {"text": plan_text.read(plan)}
     try:
-        _opener, engine = inspection.open_engine(trt, log, plan)
+        opener, engine = inspection.open_engine(trt, log, plan)
+        runtime.ALIVE.extend((opener, engine))
         found, _raw = inspection.with_context(trt, engine)
     except (Refused, RuntimeError, TypeError) as error:
         return {**told, "inspection": None, "not_opened": getattr(error, "found", "") or str(error)}
@@ -147,6 +148,7 @@ def _load_cache(trt, config, path):
             continue
         with contextlib.suppress(RuntimeError, TypeError):
             cache = config.create_timing_cache(data)
+            runtime.ALIVE.append(cache)
             if cache is not None and config.set_timing_cache(cache, False):
                 return cache, state
     raise runtime.lacks(trt, "timing cache", "a version that keeps one", "leave timing_cache out")

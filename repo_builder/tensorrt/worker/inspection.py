@@ -29,6 +29,7 @@ def inspect(trt, engine, context=None):
     outputs = [t for t in tensors if t not in inputs]
     profiles = [_profile(engine, inputs, index) for index in range(engine.num_optimization_profiles)]
     inspector = engine.create_engine_inspector()
+    runtime.ALIVE.append(inspector)
     if context is not None:
         inspector.execution_context = context
     raw = inspector.get_engine_information(trt.LayerInformationFormat.JSON)
@@ -73,6 +74,7 @@ def with_context(trt, engine):
     found, raw = inspect(trt, engine)
     if "due to dynamic shapes" in raw:
         context = opt_context(engine, found["inputs"], found["profiles"])
+        runtime.ALIVE.append(context)
         if context is not None:
             found, raw = inspect(trt, engine, context)
     return found, raw

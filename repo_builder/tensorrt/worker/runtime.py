@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import importlib
 import json
 import os
@@ -13,6 +14,8 @@ MODULES = ("tensorrt", "tensorrt_rtx")
 # tensorrt.DataType name -> Triton's; what Triton lacks (FP8, FP4, INT4) keeps TensorRT's own.
 DTYPES = {"FLOAT": "FP32", "HALF": "FP16"}
 _KEPT = 400
+ALIVE = []
+"""What must live until the process ends: TensorRT 8.6 does not survive every order of destruction."""
 
 
 class Refused(Exception):
@@ -29,6 +32,7 @@ def main(work):
     A ``Refused`` becomes ``{"refused": {"found", "expected", "mend"}}``. Any other error ends the process without an
     answer, and its traceback stands in the log.
     """
+    faulthandler.enable()  # a crash inside TensorRT leaves the line of ours that led to it in the log
     asked, answered = sys.argv[1:3]
     with open(asked, encoding="utf-8") as handle:
         request = json.load(handle)

@@ -119,6 +119,22 @@ def test_an_opset_that_does_not_exist(tmp_path):
         onnx_graph.at_opset(model, 90)
 
 
+def test_defaults_that_an_older_operator_does_not_know_are_left_out():
+    """Lowered by onnx alone, the checker refuses it: Unrecognized attribute: noop_with_empty_axes."""
+    node = helper.make_node("ReduceL2", ["x", "axes"], ["y"], keepdims=1, noop_with_empty_axes=0)
+    graph = helper.make_graph(
+        [node],
+        "graph",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 1])],
+        [helper.make_tensor("axes", TensorProto.INT64, [1], [1])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    lowered = onnx_graph.at_opset(model, 17)
+    onnx.checker.check_model(lowered, full_check=True)
+    assert {a.name for a in lowered.graph.node[0].attribute} == {"axes", "keepdims"}
+
+
 def test_model_local_functions_need_ir_version_8(tmp_path):
     model = onnx.load(str(graphs.linear(tmp_path / "a.onnx")))
     onnx_graph.lower_ir(model, 7)
