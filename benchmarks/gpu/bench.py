@@ -106,6 +106,7 @@ def _tensors(name: str, options: argparse.Namespace, precision: str) -> dict[str
         "precision": precision,
         "shapes": shapes,
         "samples": {"arrays": samples},
+        "tolerances": {"*": {"max_rel_error": 0.5 if precision == "int8" else 2e-2}},
     }
     file = folder / f"{name}-{precision}.yaml"
     file.write_text(json.dumps({"models": [spec]}))
@@ -120,9 +121,15 @@ def _tensors(name: str, options: argparse.Namespace, precision: str) -> dict[str
     arrays = model.arrays(8, seed=7)
     asked = {t.name: arrays[t.name].astype(t.numpy) for t in artifact.inputs}
     answers = tensorrt_plan.run(artifact, asked)
-    for output, source in zip(model.outputs, model.answers(arrays), strict=True):
+    exact, half = model.answers(arrays), model.answers(arrays, half=True)
+    for output, source, rounded in zip(model.outputs, exact, half, strict=True):
         found = compare(answers[output].astype(np.float32), source, "batch 8")
-        errors[output] = {"max_rel_error": found.max_rel_error, "cosine": found.cosine, "problem": found.problem}
+        errors[output] = {
+            "max_rel_error": found.max_rel_error,
+            "cosine": found.cosine,
+            "problem": found.problem,
+            "pytorch_fp16": compare(rounded, source, "batch 8").max_rel_error,
+        }
     timed = {}
     for graph in (False, True):
         measured = performance.measure(

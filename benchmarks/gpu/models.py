@@ -42,17 +42,21 @@ class Model:
                 made[name] = random.integers(1, VOCABULARY, sizes)
         return made
 
-    def answers(self, arrays: dict[str, Any], device: str = "cpu") -> list[Any]:
-        """The module's outputs in float32, without TF32."""
-        module = self.module.to(device).float()
+    def answers(self, arrays: dict[str, Any], half: bool = False) -> list[Any]:
+        """The module's outputs in float32 on the CPU, or in float16 on the GPU."""
+        module = self.module.cuda().half() if half else self.module.cpu().float()
+        inputs = [torch.from_numpy(array) for array in arrays.values()]
+        if half:
+            inputs = [t.cuda().half() if t.is_floating_point() else t.cuda() for t in inputs]
         with torch.no_grad():
-            found = module(*(torch.from_numpy(array).to(device) for array in arrays.values()))
+            found = module(*inputs)
         found = found if isinstance(found, tuple) else (found,)
-        return [tensor.cpu().numpy() for tensor in found]
+        return [tensor.float().cpu().numpy() for tensor in found]
 
 
 def resnet50() -> Model:
-    """torchvision's ResNet-50; BatchNorm has the statistics of random images, so that activations keep their size."""
+    """torchvision's ResNet-50, made calm as a trained one is: BatchNorm has the statistics of random images, and the
+    last one of a block starts at 0.2, so that no block drowns what came before it."""
     import torchvision
 
     torch.manual_seed(0)
@@ -60,6 +64,8 @@ def resnet50() -> Model:
     for layer in module.modules():
         if isinstance(layer, torch.nn.BatchNorm2d):
             layer.momentum = None
+        if isinstance(layer, torchvision.models.resnet.Bottleneck):
+            torch.nn.init.constant_(layer.bn3.weight, 0.2)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     module.to(device)
     with torch.no_grad():

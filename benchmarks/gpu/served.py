@@ -15,7 +15,7 @@ def throughput(
 ) -> dict[str, Any]:
     """Requests per second and their latency, after a second of warm-up, through the embedded server on 127.0.0.1."""
     latencies: list[float] = []
-    with pipeline.serve(repository, ports=(0, 0, 0)) as running:
+    with pipeline.serve(repository, target=None, ports=(0, 0, 0)) as running:
         begin, end = threading.Event(), threading.Event()
 
         def ask() -> None:

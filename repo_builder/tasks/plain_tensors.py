@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,6 +20,7 @@ from repo_builder.proof import DEFAULT_TOLERANCE, Arrays, Case, Proof
 from repo_builder.spec import ModelSpec
 from repo_builder.tasks.engine_model import engine_model
 from repo_builder.tasks.tolerances import tolerances
+from repo_builder.tensors import TensorSpec
 
 NAME = "tensors"
 SOURCES = frozenset({"onnx", "torchscript", "exported_program", "factory"})
@@ -43,12 +45,13 @@ def proof(model: ModelSpec, source: Artifact, engine: Artifact, program: TorchPr
     inputs = requests(model, engine)
     if program is None:
         runtime = formats.get(source.format)
-        cases = [Case(arrays, runtime.run(source, arrays)) for arrays in inputs]
+        cases = [Case(arrays, runtime.run(source, _as(source.inputs, arrays))) for arrays in inputs]
         in_process = {"onnx": "ONNX Runtime", "torchscript": "PyTorch"}[source.format]
         reference = f"the {source.format} file itself, in {in_process} in process"
     else:
         names = [o.name for o in engine.outputs]
-        cases = [Case(arrays, dict(zip(names, program.run(arrays), strict=True))) for arrays in inputs]
+        answers = (program.run(_as(program.inputs, arrays)) for arrays in inputs)
+        cases = [Case(arrays, dict(zip(names, one, strict=True))) for arrays, one in zip(inputs, answers, strict=True)]
         reference = f"the {source.format} model, in PyTorch"
     defaults = {o.name: DEFAULT_TOLERANCE for o in engine.outputs}
     return Proof(model.public_name, tuple(cases), engine.batch is not None, tolerances(model, defaults), {}, reference)
@@ -72,6 +75,11 @@ def _random(model: ModelSpec, engine: Artifact) -> list[Arrays]:
     return cases
 
 
+def _as(specs: Sequence[TensorSpec], arrays: Arrays) -> Arrays:
+    """The arrays in the dtypes of the source, which a plan may have changed (INT64 is INT32 in TensorRT 8.6)."""
+    return {spec.name: arrays[spec.name].astype(spec.numpy, copy=False) for spec in specs}
+
+
 def _read(path: Path, engine: Artifact) -> Arrays:
     """One request from an ``.npz`` file: an array for every input, with the batch dimension where there is one."""
     if not path.is_file():
@@ -90,7 +98,10 @@ def _read(path: Path, engine: Artifact) -> Arrays:
             stage="proof",
         )
     for name, array in arrays.items():
-        if array.dtype != wanted[name].numpy or array.ndim != len(wanted[name].shape):
+        dtype = wanted[name].numpy
+        if array.dtype.kind in "iu" and dtype.kind in "iu" and (array.astype(dtype) == array).all():
+            array = arrays[name] = array.astype(dtype)
+        if array.dtype != dtype or array.ndim != len(wanted[name].shape):
             raise SpecError(
                 f"{path}: '{name}' is {array.dtype} of shape {list(array.shape)}",
                 expected=str(wanted[name]),
