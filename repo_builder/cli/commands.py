@@ -23,6 +23,12 @@ app = typer.Typer(
 )
 
 
+bench = typer.Typer(help="Time something on this machine.", no_args_is_help=True)
+app.add_typer(bench, name="bench")
+REFUSED = 24
+"""Exit code where TensorRT's parser refuses a graph: that of ``TensorRTError``."""
+
+
 class Engine(str, Enum):
     onnx = "onnx"
     torchscript = "torchscript"
@@ -128,16 +134,21 @@ def build(
 
 @app.command()
 def inspect(
-    model: Annotated[str, typer.Argument(help="A model, a spec, or a repository.")],
+    model: Annotated[str, typer.Argument(help="A model, a TensorRT plan, a spec, or a repository.")],
+    tensorrt: Annotated[
+        bool, typer.Option("--tensorrt", help="Of an ONNX file: what TensorRT's parser refuses, and the mend; no GPU.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Show what a model is: format, inputs, outputs, opset, size."""
+    """Show what a model is: format, inputs, outputs, opset, size; of a plan its profiles and precision."""
     from repo_builder import pipeline
 
     printing.mode(as_json=as_json)
-    with printing.results_apart():
-        found = pipeline.inspect(model)
+    with printing.results_apart(), printing.progress() as progress:
+        found = pipeline.preflight(model, lambda said: progress(model, said)) if tensorrt else pipeline.inspect(model)
     printing.inspected(found)
+    if tensorrt and not found["supported"]:
+        raise typer.Exit(REFUSED)
 
 
 @app.command()
@@ -228,3 +239,32 @@ def merge(
     with printing.results_apart():
         result = merging.merge(a, b, out, names=names)
     printing.inspected(merging.summary(result))
+
+
+@bench.command("engine")
+def bench_engine(
+    plan: Annotated[str, typer.Argument(help="A TensorRT plan.")],
+    batch: Annotated[list[int] | None, typer.Option(help="Batch size; repeat; default: the optimum.")] = None,
+    cuda_graph: Annotated[bool, typer.Option("--cuda-graph", help="Launch the computation as one CUDA graph.")] = False,
+    plugin: Annotated[list[Path] | None, typer.Option(help="A plugin library to load first; repeat.")] = None,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Of each run.")] = 3,
+    as_json: Json = False,
+) -> None:
+    """Time a plan on the GPU as trtexec does: throughput, latency, copies, for each profile and batch size."""
+    from repo_builder import pipeline
+    from repo_builder.tensorrt import performance
+
+    printing.mode(as_json=as_json)
+    with printing.results_apart(), printing.progress() as progress:
+        measured = pipeline.bench(
+            plan,
+            batches=batch or (),
+            cuda_graph=cuda_graph,
+            plugins=plugin or (),
+            duration_s=seconds,
+            progress=lambda said: progress(plan, said),
+        )
+    if as_json:
+        printing.inspected(measured.as_json())
+    else:
+        print(performance.table(measured))

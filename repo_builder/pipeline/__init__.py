@@ -20,13 +20,14 @@ from repo_builder.errors import (
     SomeModelsFailedError,
 )
 from repo_builder.pipeline import asked, machine, serving, unit, workers
-from repo_builder.pipeline.calls import infer, inspect, serve, validate_all
+from repo_builder.pipeline.calls import bench, infer, inspect, preflight, serve, validate_all
+from repo_builder.pipeline.merging import merge
 from repo_builder.repository import manifest, write
 from repo_builder.repository.layout import Layout
 from repo_builder.repository.plan import Unit
 from repo_builder.spec import ModelSpec, Spec
 
-__all__ = ["Result", "Step", "build", "infer", "inspect", "serve", "validate"]
+__all__ = ["Result", "Step", "bench", "build", "infer", "inspect", "merge", "preflight", "serve", "validate"]
 
 Progress = Callable[[str, str], None]
 Report = dict[str, Any]

@@ -8,7 +8,7 @@ from typing import Any
 from repo_builder import convert, model_config, releases
 from repo_builder.artifact import Artifact
 from repo_builder.convert import onnx_to_tensorrt
-from repo_builder.errors import RepoBuilderError, SpecError
+from repo_builder.errors import ConversionError, RepoBuilderError, SpecError
 from repo_builder.spec import ModelSpec
 
 
@@ -21,6 +21,12 @@ def check(model: ModelSpec, source: Artifact, task: str) -> None:
     """
     first = convert.BEFORE[model.engine]
     convert.edge_name(source.format, first)
+    if model.engine == "tensorrt" and task == "text2text-generation":
+        raise ConversionError(
+            f"the task {task} makes no TensorRT plans: its decoder's cache grows with every token",
+            expected="engine onnx for this task",
+            mend="leave engine out",
+        )
     taken = f"the {source.format} file is served as it is, nothing is exported"
     one = f"the task {task} makes one model, whose config is `config:`"
     for option, asked, why in (

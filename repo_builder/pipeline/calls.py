@@ -14,6 +14,7 @@ from repo_builder import client, formats, proof, releases, server, spec, tasks
 from repo_builder.errors import RepositoryError, SourceMissingError, SpecError, UsageError, nearest
 from repo_builder.pipeline import arguments, serving, unit
 from repo_builder.spec import ModelSpec
+from repo_builder.tensorrt import installation, performance
 from repo_builder.tensors import TensorSpec
 
 Progress = Callable[[str, str], None]
@@ -37,6 +38,58 @@ def inspect(source: str) -> dict[str, Any]:
         "bytes": sum((artifact.folder / f).stat().st_size for f in artifact.files),
         "sha256": artifact.digest(),
     }
+
+
+def preflight(source: str, progress: Callable[[str], None] | None = None) -> dict[str, Any]:
+    """What TensorRT's parser says of an ONNX file, with or without a GPU; JSON values.
+
+    Raises:
+        SpecError: not an ONNX file.
+        SourceCorruptError, ToolchainError, TensorRTError: see ``tensorrt.preflight``.
+    """
+    from repo_builder.tensorrt import preflight as parser
+
+    name, path = formats.detect(source)
+    if name != "onnx":
+        raise SpecError(
+            f"{source} is of format {name}",
+            expected="an ONNX file, which is what TensorRT's parser reads",
+            mend="build it with engine: onnx first; its repository holds the file as 1/model.onnx",
+        )
+    return parser.preflight(path, progress)
+
+
+def bench(
+    plan: str,
+    *,
+    batches: Sequence[int] = (),
+    cuda_graph: bool = False,
+    plugins: Sequence[Path] = (),
+    duration_s: float = 3,
+    progress: Callable[[str], None] | None = None,
+) -> performance.Performance:
+    """Time a plan on this machine's GPU: see ``tensorrt.performance.measure``.
+
+    Raises:
+        SpecError: not a plan.
+        TensorRTMissingError: no TensorRT, or no GPU.
+    """
+    name, path = formats.detect(plan)
+    if name != "tensorrt_plan":
+        raise SpecError(
+            f"{plan} is of format {name}",
+            expected="a TensorRT plan",
+            mend="name the file: REPOSITORY/MODEL/1/model.plan",
+        )
+    return performance.measure(
+        installation.builder(),
+        path,
+        batches=batches,
+        cuda_graph=cuda_graph,
+        plugins=plugins,
+        duration_s=duration_s,
+        progress=progress,
+    )
 
 
 def serve(

@@ -11,6 +11,7 @@ from repo_builder.errors import TensorRTError
 PRECISIONS = ("fp32", "tf32", "fp16", "bf16", "int8", "fp8")
 _WEAK_PRECISIONS = ("fp32", "tf32", "fp16", "int8")
 _WEAK_OPSET = 17
+_NEXT = (((8,), (10,)), ((10,), (11,)))
 
 
 @dataclass(frozen=True)
@@ -89,13 +90,16 @@ def check_opset(module: str, version: str, opset: int, file: str) -> None:
 
 
 def loads(plan_version: str, runtime_version: str, *, version_compatible: bool = False) -> bool:
-    """Whether a TensorRT runtime loads a plan: the same version, or, version-compatible, the same major from 8.6 on.
+    """Whether a TensorRT runtime loads a plan: the same version, or, version-compatible, a later one from 8.6 on.
+
+    Later means of the same major, or of the next: 8 to 10, 10 to 11 (NVIDIA, "Engine Compatibility").
 
     Versions are compared over the parts that both tell.
     """
     plan, runtime = numbers(plan_version), numbers(runtime_version)
     if version_compatible:
-        return bool(plan) and plan[:1] == runtime[:1] and min(plan, runtime) >= (8, 6)
+        near = plan[:1] == runtime[:1] or (plan[:1], runtime[:1]) in _NEXT
+        return bool(plan) and near and (8, 6) <= plan <= runtime[: len(plan)] + (0,) * (len(plan) - len(runtime))
     shared = min(len(plan), len(runtime))
     return shared >= 3 and plan[:shared] == runtime[:shared]
 

@@ -5,8 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from repo_builder import pipeline
+import pytest
+
+from repo_builder import pipeline, spec
+from repo_builder.artifact import Artifact
 from repo_builder.errors import ConversionError, RepoBuilderError, SpecError, TargetError
+from repo_builder.pipeline import asked
 from tests import models
 
 
@@ -24,7 +28,9 @@ def refused(folder: Path, **fields: Any) -> RepoBuilderError:
 def test_an_engine_that_no_converter_leads_to(tmp_path: Path) -> None:
     error = refused(tmp_path, engine="torchscript")
     assert isinstance(error, ConversionError)
-    assert str(error).startswith("linear: describe: nothing converts onnx to torchscript\n  expected: onnx to onnx\n")
+    assert str(error).startswith(
+        "linear: describe: nothing converts onnx to torchscript\n  expected: onnx to onnx or tensorrt_plan\n"
+    )
 
 
 def test_a_field_that_the_target_does_not_know(tmp_path: Path) -> None:
@@ -52,3 +58,10 @@ def test_overrides_that_only_the_whole_config_can_judge_pass(tmp_path: Path) -> 
     result = planned(tmp_path, config={"dynamic_batching": None, "sequence_batching": {}, "parameters": {"x": None}})
     assert not result.failed
     assert [step.why for step in result.steps] == ["onnx files carry no task"]
+
+
+def test_generation_makes_no_plans(tmp_path: Path) -> None:
+    model = spec.from_flags("t5", engine="tensorrt").models[0]
+    with pytest.raises(ConversionError, match="the task text2text-generation makes no TensorRT plans"):
+        asked.check(model, Artifact(tmp_path, "huggingface"), "text2text-generation")
+    asked.check(model, Artifact(tmp_path, "huggingface"), "sentence-embedding")

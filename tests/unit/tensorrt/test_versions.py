@@ -14,8 +14,9 @@ from repo_builder.tensorrt import versions
         ("8.6.1.6", "8.6.3.1", False, False),
         ("8.6.1.6", "8.6.3.1", True, True),
         ("10.0.1", "10.16.0.72", True, True),
-        ("10.16.0.72", "10.0.1", True, True),
-        ("8.6.1", "10.0.1", True, False),
+        ("10.16.0.72", "10.0.1", True, False),
+        ("8.6.1", "10.0.1", True, True),
+        ("8.6.1", "11.0.0", True, False),
         ("8.5.3", "8.6.1", True, False),
         ("10.0.1", "10.0.1.6", False, True),
         ("10.3.0.26", "10.3.0", False, True),
@@ -32,9 +33,10 @@ def test_releases_that_load_a_plan_come_from_the_table():
     assert versions.releases_for("8.6.3.1") == ("24.02", "24.03", "24.04")
     assert versions.releases_for("10.0.1") == ("24.05",)
     assert versions.releases_for("8.6.1.6") == ()
-    assert versions.releases_for("8.6.1.6", version_compatible=True) == ("24.02", "24.03", "24.04")
+    assert versions.releases_for("8.6.1.6", version_compatible=True) == ("24.02", "24.03", "24.04", "24.05", "26.03")
     ten = versions.releases_for("10.3.0.26", version_compatible=True)
-    assert "24.05" in ten
+    assert "26.03" in ten
+    assert "24.05" not in ten, "an older runtime of the same major"
     assert "24.04" not in ten
     unknown = versions.releases_unknown()
     assert set(unknown).isdisjoint({"24.02", "24.05", *ten})
