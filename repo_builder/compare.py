@@ -18,6 +18,8 @@ _FLOOR = 0.01
 
 _ROUNDING = 5e-6
 """What rounding of fp32 makes of a row's values, by its largest."""
+_COARSEST = 2e-2
+"""The most that counts as an error of a row's order, by its largest value: wrong values free no entries."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,8 @@ def settled(served: Array, source: Array, served_values: Array, source_values: A
 
     Neighbours whose source values lie no further apart than twice the error may change places with each other, and
     those at the end also with entries that the source did not keep, unless it keeps the ``whole``. The error is the
-    largest difference of the row, or rounding: values in order hide the error of those that changed places.
+    largest difference of the row, at least rounding (values in order hide the error of those that changed places), at
+    most ``_COARSEST``.
 
     Args:
         served, source: entries (indices, labels) in descending order of their values along the last axis; ``served``
@@ -118,15 +121,21 @@ def settled(served: Array, source: Array, served_values: Array, source_values: A
     for row in np.ndindex(source.shape[:-1]):
         values = source_values[row].astype(np.float64)
         error = np.abs(served_values[row].astype(np.float64) - values).max(initial=0.0)
-        error = max(error, _ROUNDING * np.abs(values).max(initial=0.0))
+        size = np.abs(values).max(initial=0.0)
+        error = min(max(error, _ROUNDING * size), _COARSEST * size)
         starts = [0, *(np.flatnonzero(np.abs(np.diff(values)) > 2 * error) + 1).tolist(), len(values)]
         mine, theirs = list(_plain(served[row])), list(_plain(source[row]))
         for start, end in pairwise(starts):
             new: set[Any] = set() if strings else set(mine[start:end]) - set(theirs[start:end])
             lost = not whole and end == len(values) > 1 and new.isdisjoint(theirs[:start])
+            lost = lost and (strings or _repeated(mine) <= _repeated(theirs))
             if lost or Counter(mine[start:end]) == Counter(theirs[start:end]):
                 chosen[row][start:end] = source[row][start:end]
     return chosen
+
+
+def _repeated(entries: list[Any]) -> set[Any]:
+    return {entry for entry, count in Counter(entries).items() if count > 1}
 
 
 def _cannot(problem: str, where: str) -> Errors:

@@ -83,10 +83,14 @@ def commands() -> str:
     """Every verb with its arguments and options, from the signatures of the command line."""
     from repo_builder.cli.commands import app
 
-    return "\n\n".join(_command(command.callback) for command in app.registered_commands)
+    found = [_command(command.callback) for command in app.registered_commands]
+    for group in app.registered_groups:
+        of_group = group.typer_instance.registered_commands
+        found += [_command(command.callback, f"{group.name} {command.name}") for command in of_group]
+    return "\n\n".join(found)
 
 
-def _command(callback: Callable[..., None]) -> str:
+def _command(callback: Callable[..., None], title: str = "") -> str:
     arguments, options = [], ["| option | default | what |", "| --- | --- | --- |"]
     usage = ""
     for name, parameter in inspect.signature(callback, eval_str=True).parameters.items():
@@ -102,7 +106,7 @@ def _command(callback: Callable[..., None]) -> str:
         names = ", ".join(f"`{n}`" for n in declared or [f"--{name.replace('_', '-')}"])
         shown = " ".join(filter(None, (names, _value(kind, info))))
         options.append(f"| {shown} | {_shown(parameter.default, required)} | {_cell(info.help)} |")
-    title = callback.__name__
+    title = title or callback.__name__
     about = inspect.getdoc(callback)
     return f"## {title}\n\n{about}\n\n`repo-builder {title} [OPTIONS]{usage}`\n\n" + "\n".join(
         [*arguments, "", *options]

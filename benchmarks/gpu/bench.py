@@ -46,7 +46,9 @@ def main() -> None:
     options.folder.mkdir(parents=True, exist_ok=True)
     kept = options.folder / "gpu.json"
     results = json.loads(kept.read_text()) if kept.is_file() else {}
-    results["machine"] = _machine()
+    machine = _machine()
+    if results.get("machine") != machine:  # figures of another GPU or version stand in no table of this one
+        results = {"machine": machine}
     for name in options.models.split(","):
         done = results.setdefault(name, {})
         if name != "minilm":

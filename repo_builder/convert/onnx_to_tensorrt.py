@@ -124,7 +124,8 @@ def convert(
     say(f"building the plan with {builder.installed.called}")
     answer = calls.call(builder.installed, "build.py", request, progress)
     expected = [truth.expect(answer["module"], answer["version"], side) for side in (graph.inputs, graph.outputs)]
-    if problems := truth.check(request, answer, *expected, kept=bool(loss.kept)):
+    asked = any(one.why in ("asked", "measured") for one in loss.stays)
+    if problems := truth.check(request, answer, *expected, kept=asked):
         raise ConversionError(
             f"the plan is not what was asked ({precision}): " + "; ".join(problems),
             expected=f"a plan of {precision}, with the graph's tensors and the asked profiles",
@@ -183,8 +184,8 @@ def _artifact(
         "plugins": [Path(path).name for path in options.plugins],
     }
     inputs, outputs = (tuple(map(spec, told[side])) for side in ("inputs", "outputs"))
-    order = [t.name for t in graph.inputs]
-    inputs = tuple(sorted(inputs, key=lambda t: order.index(t.name)))
+    order = [t.name for t in (*graph.inputs, *graph.outputs)]
+    inputs, outputs = (tuple(sorted(side, key=lambda t: order.index(t.name))) for side in (inputs, outputs))
     return Artifact(out, "tensorrt_plan", inputs, outputs, source.batch, (out.name,), facts)
 
 

@@ -53,6 +53,14 @@ def check_configs(model: ModelSpec, release: releases.Release) -> None:
         TargetError: a field, platform or backend that the target lacks.
         TensorRTMissingError, TensorRTError: see ``onnx_to_tensorrt.builder``.
     """
+    for option in ("plugins", "version_compatible"):
+        if getattr(model.tensorrt, option):
+            raise SpecError(
+                f"tensorrt.{option} needs an option of the server (--backend-config=tensorrt,...), which neither build "
+                "nor serve passes on yet",
+                expected="a plan that loads without",
+                mend=f"leave {option} out",
+            )
     if model.engine == "tensorrt":
         onnx_to_tensorrt.builder(release, model.precision, model.tensorrt)
     for place, fields in {"": model.config, **{f"step_configs.{s}": c for s, c in model.step_configs.items()}}.items():

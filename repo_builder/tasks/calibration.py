@@ -8,7 +8,7 @@ from typing import Any
 from repo_builder.artifact import Artifact
 from repo_builder.proof import Arrays
 from repo_builder.spec import ModelSpec
-from repo_builder.tasks import plain_tensors, samples, text, tokenizer
+from repo_builder.tasks import engine_model, plain_tensors, samples, text, tokenizer
 
 LONGEST = 512
 """Tokens of a text where neither the spec nor the tokenizer limits them."""
@@ -26,10 +26,11 @@ def requests(model: ModelSpec, source: Artifact, engine: Artifact) -> Sequence[A
         return plain_tensors.requests(model, engine)
     settings = tokenizer.settings(source.path, max_length=longest(model, source))
     own = model.samples.texts
-    texts = samples.texts(model) if _plain(own) else samples.built_in()
+    texts = samples.texts(model) if own is not None and _of_texts(own) else samples.built_in()
+    rows = min(_TOGETHER, engine_model.max_batch_size(model, engine) or 1)
     cases = []
-    for start in range(0, len(texts), _TOGETHER):
-        encoded = tokenizer.encode(settings, source.path, texts[start : start + _TOGETHER])
+    for start in range(0, len(texts), rows):
+        encoded = tokenizer.encode(settings, source.path, texts[start : start + rows])
         if encoded["attention_mask"].any(axis=1).all():
             cases.append({t.name: encoded[t.name].astype(t.numpy) for t in engine.inputs})
     return cases
@@ -40,6 +41,6 @@ def longest(model: ModelSpec, source: Artifact) -> int:
     return tokenizer.settings(source.path, max_length=text.longest(model)).max_length or LONGEST
 
 
-def _plain(own: Any) -> bool:
-    """Whether the spec's samples are texts, and no mappings of several inputs."""
-    return own is not None and not isinstance(own, str) and all(isinstance(one, str) for one in own)
+def _of_texts(own: Any) -> bool:
+    """Whether the spec's samples are texts, or mappings to TEXT, or a file; those of pairs and questions are not."""
+    return isinstance(own, str) or all(isinstance(one, str) or list(one) == ["TEXT"] for one in own)

@@ -13,8 +13,8 @@ TENSORRT = {
     "tf32": Tolerance(max_rel_error=5e-3),
     "fp16": Tolerance(max_rel_error=5e-3),
     "bf16": Tolerance(max_rel_error=4e-2),
-    "int8": Tolerance(cosine=0.98),
-    "fp8": Tolerance(cosine=0.98),
+    "int8": Tolerance(max_rel_error=0.25, cosine=0.95),
+    "fp8": Tolerance(max_rel_error=0.15, cosine=0.98),
 }
 """What a plan of each precision must keep where the spec says nothing, in place of a task's default for floats."""
 

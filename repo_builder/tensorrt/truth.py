@@ -65,7 +65,7 @@ def check(
     inspection = answer.get("inspection")
     told = inspection or answer["network"]
     problems = [*_tensors("input", inputs, told["inputs"]), *_tensors("output", outputs, told["outputs"])]
-    problems += _precision(request["precision"], answer, kept=kept or bool(request.get("keep_fp32")))
+    problems += _precision(request["precision"], answer, kept=kept)
     if inspection:
         problems += _profiles(request.get("profiles") or [], inspection)
         problems += _options(request, answer, inspection)

@@ -55,3 +55,14 @@ def test_an_entry_comes_once_but_two_may_have_one_name() -> None:
     twice = np.array([[0, 1, 2, 0]]), np.array([[0, 1, 2, 3]])
     assert settled(*twice, VALUES, VALUES).tolist() == [[0, 1, 2, 0]]
     assert settled(served("abca"), SOURCE, VALUES, VALUES).tolist() == SOURCE.tolist()
+
+
+def test_wrong_values_free_no_entries() -> None:
+    values, wrong = np.array([[0.9, 0.5]]), np.array([[0.6, 0.5]])
+    assert settled(served("ba"), served("ab"), wrong, values, whole=True).tolist() == served("ba").tolist()
+
+
+def test_no_entry_comes_twice_where_the_source_has_it_once() -> None:
+    flat = np.full((1, 3), 0.5)
+    assert settled(np.array([[1, 2, 2]]), np.array([[1, 2, 3]]), flat, flat).tolist() == [[1, 2, 2]]
+    assert settled(np.array([[1, 2, 4]]), np.array([[1, 2, 3]]), flat, flat).tolist() == [[1, 2, 3]]

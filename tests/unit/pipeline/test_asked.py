@@ -65,3 +65,10 @@ def test_generation_makes_no_plans(tmp_path: Path) -> None:
     with pytest.raises(ConversionError, match="the task text2text-generation makes no TensorRT plans"):
         asked.check(model, Artifact(tmp_path, "huggingface"), "text2text-generation")
     asked.check(model, Artifact(tmp_path, "huggingface"), "sentence-embedding")
+
+
+@pytest.mark.parametrize("option", [{"plugins": ["libmine.so"]}, {"version_compatible": True}])
+def test_plans_that_need_options_of_the_server_are_refused(tmp_path: Path, option: dict[str, Any]) -> None:
+    error = refused(tmp_path, engine="tensorrt", tensorrt=option)
+    assert isinstance(error, SpecError)
+    assert f"tensorrt.{next(iter(option))} needs an option of the server" in str(error)

@@ -30,7 +30,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def engine(folder: Path, *names: str, shape: tuple[str, ...] = IDS) -> Artifact:
-    return Artifact(folder / "model.onnx", "onnx", tuple(TensorSpec(n, "INT64", shape) for n in names))
+    return Artifact(folder / "model.onnx", "onnx", tuple(TensorSpec(n, "INT64", shape) for n in names), batch="batch")
 
 
 def spec(folder: Path, **fields: object) -> ModelSpec:
@@ -47,6 +47,8 @@ def test_text_engines_are_asked_the_tokens_of_the_samples(folder: Path) -> None:
         assert arrays["attention_mask"].any(axis=1).all(), "no row is all padding"
     own = calibration.requests(spec(folder, samples={"texts": ["a cat", "a dog sat"]}), source, wanted)
     assert [arrays["input_ids"].shape[0] for arrays in own] == [2]
+    alone = calibration.requests(spec(folder, batching={"max_batch_size": 1}), source, wanted)
+    assert {arrays["input_ids"].shape[0] for arrays in alone} == {1}
 
 
 def test_other_engines_are_asked_arrays(folder: Path, tmp_path: Path) -> None:

@@ -158,7 +158,7 @@ def test_an_opaque_plan_is_weighed_against_its_weights():
 
 def test_layers_that_were_kept_back_may_be_the_most():
     made = answer({"FP16": 1, "FP32": 3})
-    assert check("fp16", made, keep_fp32=["a"]) == []
+    assert check("fp16", made, keep_fp32=["a"]), "who kept them, and why, the caller knows"
     assert truth.check({"precision": "fp16"}, made, kept=True) == []
 
 
