@@ -135,9 +135,11 @@ class TensorRTOptions(_Value):
     optimization_level: Int | None = Field(None, ge=0, le=5, description="builder_optimization_level.")
     workspace: Int | None = Field(None, ge=1, description="MiB that the builder's tactics may use.")
     timing_cache: Bool = Field(True, description="Keep tactic timings per GPU and TensorRT version for the next build.")
-    version_compatible: Bool = Field(False, description="A plan that later minor versions of TensorRT load too.")
+    version_compatible: Bool = Field(
+        False, description="A plan that later versions of TensorRT load too; refused so far."
+    )
     hardware_compatible: Bool = Field(False, description="A plan that GPUs of other kinds (Ampere and newer) load too.")
-    plugins: tuple[str, ...] = Field((), description="Plugin libraries (.so), loaded by the builder and by the server.")
+    plugins: tuple[str, ...] = Field((), description="Plugin libraries (.so); refused so far: no server gets them.")
 
     @model_validator(mode="before")
     @classmethod
@@ -213,6 +215,9 @@ class ModelSpec(_Value):
                 raise ValueError(f"precision {self.precision} needs engine: tensorrt (the engine is {self.engine})")
             if self.tensorrt != TensorRTOptions():
                 raise ValueError(f"tensorrt: has no effect on the engine {self.engine}; set engine: tensorrt")
+        elif self.precision in ("fp32", "tf32") and (self.tensorrt.keep_fp32 or not self.tensorrt.keep_io_types):
+            option = "keep_fp32" if self.tensorrt.keep_fp32 else "keep_io_types"
+            raise ValueError(f"tensorrt.{option} has no effect on precision {self.precision}: nothing leaves fp32")
         return self
 
     @property

@@ -77,7 +77,7 @@ def _minilm(model: Mapping[str, Any]) -> list[str]:
         passed = "yes" if made["build"]["passed"] else "no"
         lines.append(
             f"| {precision} | {passed} | {output['max_rel_error']:.1e} | {output['cosine']:.6f} "
-            f"| {runs.get(32, 0):.3f} |"
+            f"| {f'{runs[32]:.3f}' if 32 in runs else '-'} |"
         )
     return lines + [f"\n{p}: {made['failed']}" for p, made in model.items() if "failed" in made]
 

@@ -15,16 +15,20 @@ def throughput(
 ) -> dict[str, Any]:
     """Requests per second and their latency, after a second of warm-up, through the embedded server on 127.0.0.1."""
     latencies: list[float] = []
+    failures: list[Exception] = []
     with pipeline.serve(repository, target=None, ports=(0, 0, 0)) as running:
         begin, end = threading.Event(), threading.Event()
 
         def ask() -> None:
-            with client.connect(running.url) as connection:
-                while not end.is_set():
-                    started = time.perf_counter()
-                    connection.infer(model, inputs)
-                    if begin.is_set():
-                        latencies.append(time.perf_counter() - started)
+            try:
+                with client.connect(running.url) as connection:
+                    while not end.is_set():
+                        started = time.perf_counter()
+                        connection.infer(model, inputs)
+                        if begin.is_set():
+                            latencies.append(time.perf_counter() - started)
+            except Exception as error:  # noqa: BLE001 (raised again below, in the thread that measures)
+                failures.append(error)
 
         threads = [threading.Thread(target=ask) for _ in range(clients)]
         for thread in threads:
@@ -38,6 +42,8 @@ def throughput(
         end.set()
         for thread in threads:
             thread.join()
+    if failures:
+        raise failures[0]
     latencies.sort()
     return {
         "clients": clients,

@@ -123,20 +123,7 @@ def convert(
     }
     say(f"building the plan with {builder.installed.called}")
     answer = calls.call(builder.installed, "build.py", request, progress)
-    expected = [truth.expect(answer["module"], answer["version"], side) for side in (graph.inputs, graph.outputs)]
-    asked = any(one.why in ("asked", "measured") for one in loss.stays)
-    if problems := truth.check(request, answer, *expected, kept=asked):
-        raise ConversionError(
-            f"the plan is not what was asked ({precision}): " + "; ".join(problems),
-            expected=f"a plan of {precision}, with the graph's tensors and the asked profiles",
-            mend="look at `layers` in `repo-builder inspect` of the plan; another precision or keep_fp32 may serve",
-        )
-    if answer["inspection"] is None:
-        raise ConversionError(
-            f"the plan was built and cannot be opened here: {answer['not_opened']}",
-            expected="the GPU and the TensorRT that will serve it, to look at the plan and run it",
-            mend="build on that machine",
-        )
+    _check(request, answer, graph, kept=any(one.why in ("asked", "measured") for one in loss.stays))
     made = _artifact(source, graph, out, answer, builder.installed, options)
     say("running the plan")
     measured = _measured(made, cases)
@@ -149,6 +136,24 @@ def convert(
         **{key: answer[key] for key in ("seconds", "timing_cache", "flags", "warnings")},
     }
     return replace(made, provenance=provenance)
+
+
+def _check(request: Mapping[str, Any], answer: Mapping[str, Any], graph: Artifact, *, kept: bool) -> None:
+    """Refuse a plan that is not what was asked for, or that nobody here can look into."""
+    precision = request["precision"]
+    expected = [truth.expect(answer["module"], answer["version"], side) for side in (graph.inputs, graph.outputs)]
+    if problems := truth.check(request, answer, *expected, kept=kept):
+        raise ConversionError(
+            f"the plan is not what was asked ({precision}): " + "; ".join(problems),
+            expected=f"a plan of {precision}, with the graph's tensors and the asked profiles",
+            mend="look at `layers` in `repo-builder inspect` of the plan; another precision or keep_fp32 may serve",
+        )
+    if answer["inspection"] is None:
+        raise ConversionError(
+            f"the plan was built and cannot be opened here: {answer['not_opened']}",
+            expected="the GPU and the TensorRT that will serve it, to look at the plan and run it",
+            mend="build on that machine",
+        )
 
 
 def _artifact(

@@ -25,7 +25,7 @@ _SHOWN_LINES = 8
 def call(
     installation: Installation, script: str, request: Mapping[str, Any], progress: Progress | None = None
 ) -> dict[str, Any]:
-    """The answer of ``worker/SCRIPT``; TensorRT's own messages go to a log that is kept when the call fails.
+    """The answer of ``worker/SCRIPT``; TensorRT's own messages go to a log that is kept when the process dies.
 
     Args:
         installation: whose Python runs the script; its module is the one that is imported.

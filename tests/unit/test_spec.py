@@ -285,3 +285,22 @@ def test_schema_and_loader_agree(tmp_path):
     ):
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate(bad, schema)
+
+
+@pytest.mark.parametrize("options", [{"keep_fp32": ["Softmax"]}, {"keep_fp32": "measure"}, {"keep_io_types": False}])
+def test_what_fp32_cannot_keep_is_refused(options):
+    for precision in ("fp32", "tf32"):
+        with pytest.raises(SpecError) as caught:
+            spec.from_flags("m.onnx", engine="tensorrt", precision=precision, tensorrt=options)
+        assert f"tensorrt.{next(iter(options))} has no effect on precision {precision}" in caught.value.found
+    assert spec.from_flags("m.onnx", engine="tensorrt", precision="fp16", tensorrt=options).models[0].tensorrt
+
+
+def test_options_of_tensorrt_belong_to_its_engine():
+    with pytest.raises(SpecError, match="precision fp16 needs engine: tensorrt"):
+        spec.from_flags("m.onnx", precision="fp16")
+    with pytest.raises(SpecError, match="tensorrt: has no effect on the engine onnx"):
+        spec.from_flags("m.onnx", tensorrt={"workspace": 64})
+    for key in ("refit", "strip_weights", "weight_streaming", "dla"):
+        with pytest.raises(SpecError, match=f"{key}: Triton's tensorrt backend has no call for it"):
+            spec.from_flags("m.onnx", engine="tensorrt", tensorrt={key: True})
