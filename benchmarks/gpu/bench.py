@@ -80,14 +80,21 @@ def _machine() -> dict[str, Any]:
 
 
 def _exported(name: str, model: models.Model, folder: Path, opset: int) -> Path:
+    """The module's file; where it is kept from an earlier run, so are the weights, which the module then gets.
+
+    Weights that are made anew (statistics of BatchNorm, on this GPU) are not bit for bit those of the file.
+    """
     import torch
 
-    path = folder / f"{name}.onnx"
-    if not path.is_file():
+    path, weights = folder / f"{name}.onnx", folder / f"{name}.pt"
+    if path.is_file() and weights.is_file():
+        model.module.load_state_dict(torch.load(weights, weights_only=True))
+    else:
         specs = tuple(TensorSpec(n, dtype, shape) for n, (dtype, shape) in model.inputs.items())
         examples = tuple(torch.from_numpy(array) for array in model.arrays(2, padded=False).values())
         program = TorchProgram(model.module.cpu().float(), "eager", specs, model.outputs, examples)
         torch_to_onnx.convert(program, path, opset=opset, ir_version=8, exporter=None, progress=None)
+        torch.save(model.module.state_dict(), weights)
     return path
 
 

@@ -59,7 +59,9 @@ def _accuracy(model: Mapping[str, Any]) -> list[str]:
         layers = ", ".join(f"{n} {k}" for k, n in made["build"]["engine"]["layers"]["by_precision"].items())
         error = max(found["max_rel_error"] for found in made["errors"].values())
         cosine = min(found["cosine"] for found in made["errors"].values())
-        lines.append(f"| {precision} | {made['seconds']:.0f} | {layers} | {error:.1e} | {cosine:.6f} |")
+        lines.append(
+            f"| {precision} | {made['build']['engine']['seconds']:.0f} | {layers} | {error:.1e} | {cosine:.6f} |"
+        )
     half = [found["pytorch_fp16"] for _, made in _built(model) for found in made["errors"].values()]
     if half:
         lines.append(f"| PyTorch fp16, eager | | | {max(half):.1e} | |")
