@@ -9,6 +9,8 @@ import tempfile
 from pathlib import Path
 
 STAND_INS = Path(__file__).parent / "backends"
+SHARED = {"tensorrt/tensorrt_stand_in/cuda.py": Path(__file__).parent.parent / "tensorrt" / "worker" / "cuda.py"}
+"""Files of the stand-ins that lie elsewhere in this package, by their places in the backend directory."""
 
 
 def make(environment: Path, python: str, libpython: Path) -> Path:
@@ -22,21 +24,24 @@ def make(environment: Path, python: str, libpython: Path) -> Path:
         python: ``3.11``.
         libpython: the shared library of that Python.
     """
-    models = sorted(STAND_INS.glob("*/model.py"))
-    digest = hashlib.sha256(b"".join(path.read_bytes() for path in models) + str(libpython).encode())
+    digest = hashlib.sha256(str(libpython).encode())
+    own = {path.relative_to(STAND_INS).as_posix(): path for path in STAND_INS.rglob("*.py")}
+    for place, path in sorted({**own, **SHARED}.items()):
+        digest.update(f"\0{place}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
     final = environment / f"backends-{digest.hexdigest()[:12]}"
     if final.is_dir():
         return final
     triton = wheel(environment)
     made = Path(tempfile.mkdtemp(prefix=".backends-", dir=environment))
     try:
-        shutil.copytree(triton / "backends" / "python", made / "python", ignore=shutil.ignore_patterns("__pycache__"))
+        compiled = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(triton / "backends" / "python", made / "python", ignore=compiled)
         stub = triton / "python_backend_stubs" / python / "triton_python_backend_stub"
         (made / "python" / stub.name).write_bytes(stub.read_bytes())
         (made / "python" / stub.name).chmod(0o755)
-        for model in models:
-            (made / model.parent.name).mkdir()
-            shutil.copyfile(model, made / model.parent.name / model.name)
+        shutil.copytree(STAND_INS, made, ignore=compiled, dirs_exist_ok=True)
+        for place, path in SHARED.items():
+            shutil.copyfile(path, made / place)
         (made / "lib").mkdir()
         (made / "lib" / libpython.name).symlink_to(libpython)
         made.chmod(0o755)

@@ -33,6 +33,7 @@ NEEDED = (
     "server/supervisor.py",
     "server/backends/onnxruntime/model.py",
     "server/backends/pytorch/model.py",
+    "server/backends/tensorrt/tensorrt_stand_in/plan.py",
     "py.typed",
 )
 

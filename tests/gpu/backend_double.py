@@ -12,7 +12,8 @@ import types
 from pathlib import Path
 from typing import Any
 
-STAND_IN = Path(__file__).parents[2] / "repo_builder" / "server" / "backends" / "tensorrt" / "model.py"
+PACKAGE = Path(__file__).parents[2] / "repo_builder"
+STAND_IN = PACKAGE / "server" / "backends" / "tensorrt"
 
 
 class Tensor:
@@ -82,24 +83,36 @@ class Config:
 
 
 def stand_in(folder: Path) -> Any:
-    """The stand-in's module, for a model whose version folder is this one."""
+    """The stand-in's module, as in a process of its own, for a model whose version folder is this one."""
     utilities = types.ModuleType("triton_python_backend_utils")
     for part in (Tensor, TritonError, TritonModelException, InferenceResponse, Logger):
         setattr(utilities, part.__name__, part)
     utilities.get_model_dir = lambda: str(folder)  # type: ignore[attr-defined]
-    spec = importlib.util.spec_from_file_location("tensorrt_stand_in", STAND_IN)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("model", "tensorrt_stand_in")]:
+        del sys.modules[name]
     before = sys.modules.get("triton_python_backend_utils")
     sys.modules["triton_python_backend_utils"] = utilities
+    sys.path.append(str(STAND_IN))
     try:
-        spec.loader.exec_module(module)
+        share("tensorrt_stand_in.cuda", PACKAGE / "tensorrt" / "worker" / "cuda.py")
+        module = importlib.import_module("model")
     finally:
-        del sys.modules["triton_python_backend_utils"]
+        sys.path.remove(str(STAND_IN))
+        del sys.modules["model"], sys.modules["triton_python_backend_utils"]
         if before is not None:
             sys.modules["triton_python_backend_utils"] = before
     return module
+
+
+def share(name: str, path: Path) -> None:
+    """A file that the backend directory has in the stand-in's package, as its module."""
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(sys.modules[name])
+    package, _, part = name.rpartition(".")
+    setattr(importlib.import_module(package), part, sys.modules[name])
 
 
 def load(module: Any, config: dict[str, Any], kind: str = "GPU") -> Any:

@@ -248,8 +248,8 @@ def test_the_stand_in_chooses_profiles_and_records_graphs() -> None:
     for count in (1, 8, 32, 1, 8, 32, 20, 1, 32):
         (found,) = answers(model, Request(["Y"], X=inputs(count)))
         close(found["Y"], expected(inputs(count)))
-    assert len(model.graphs) == 4
-    assert all(model.graphs.values())
+    assert len(model.execution.graphs) == 4
+    assert all(model.execution.graphs.values())
     (error,) = answers(model, Request(["Y"], X=inputs(33)))
     assert "model expected the shape of dimension 0 to be between 1 and 8 but received 33" in str(error)
     model.finalize()
@@ -335,7 +335,7 @@ def test_the_stand_in_takes_the_plan_of_this_gpu() -> None:
     module, _ = served(dense(), "capability")
     version = fresh("capability")
     (version / "model.plan").rename(version / "mine.plan")
-    capability = module.Cuda("m", 0).capability
+    capability = module.Gpu("m", 0).capability
     names = {"cc_model_filenames": {capability: "mine.plan", "1.0": "other.plan"}}
     model = backend_double.load(module, {"max_batch_size": 8, "input": [X], "output": [Y], **names})
     (found,) = answers(model, Request(["Y"], X=inputs(2)))

@@ -13,10 +13,10 @@ BACKENDS = Path(server.__file__).parent / "backends"
 
 def refusals(backend: str) -> dict[str, tuple[str, str]]:
     """``REFUSALS`` of a stand-in, read without importing it: key -> (source function, message)."""
-    tree = ast.parse((BACKENDS / backend / "model.py").read_text(encoding="utf-8"))
-    for node in tree.body:
-        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "REFUSALS":
-            return dict(ast.literal_eval(node.value))
+    for path in sorted((BACKENDS / backend).rglob("*.py")):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "REFUSALS":
+                return dict(ast.literal_eval(node.value))
     raise AssertionError(f"no REFUSALS in the {backend} stand-in")
 
 

@@ -101,7 +101,7 @@ def measure(plan, profile, arrays, request):
     graph, error = bool(request.get("cuda_graph")), None
     try:
         slots = prepared(plan, profile, arrays, streams, graph)
-    except Refused as failure:
+    except (Refused, cuda.CudaError) as failure:
         if not graph:
             raise
         graph, error = False, str(failure)

@@ -3,6 +3,8 @@
 Nothing but ``libcuda.so.1`` is needed, which every NVIDIA driver brings: no package, no CUDA toolkit, any driver since
 CUDA 11.4. TensorRT's own CUDA runtime works in the primary context of a device, the one that is made current here, so
 both share memory, streams and events. Signatures are those of the CUDA Driver API's ``cuda.h``.
+
+This file stands alone: the backend directory of the server has a copy of it for the tensorrt stand-in.
 """
 
 from __future__ import annotations
@@ -11,7 +13,6 @@ import ctypes
 from ctypes import POINTER, byref, c_char_p, c_float, c_int, c_size_t, c_ubyte, c_uint, c_uint64, c_ulonglong, c_void_p
 
 import numpy as np
-from runtime import Refused
 
 _LIBRARY = "libcuda.so.1"
 _FUNCTIONS = {
@@ -55,8 +56,12 @@ _CAPTURE_THREAD_LOCAL = 1  # CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
 _driver = None
 
 
-class CudaError(Refused):
+class CudaError(Exception):
     """A call to the driver failed; the text names the call, CUDA's name for the failure and its words."""
+
+    def __init__(self, found, expected="", mend=""):
+        super().__init__(found)
+        self.found, self.expected, self.mend = found, expected, mend
 
 
 def driver():

@@ -10,6 +10,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from cuda import CudaError
+
 MODULES = ("tensorrt", "tensorrt_rtx")
 # tensorrt.DataType name -> Triton's; what Triton lacks (FP8, FP4, INT4) keeps TensorRT's own.
 DTYPES = {"FLOAT": "FP32", "HALF": "FP16"}
@@ -29,8 +31,8 @@ class Refused(Exception):
 def main(work):
     """Run ``work(request) -> answer`` over the JSON files that the command line names: ``script.py REQUEST ANSWER``.
 
-    A ``Refused`` becomes ``{"refused": {"found", "expected", "mend"}}``. Any other error ends the process without an
-    answer, and its traceback stands in the log.
+    A ``Refused`` or ``CudaError`` becomes ``{"refused": {"found", "expected", "mend"}}``. Any other error ends the
+    process without an answer, and its traceback stands in the log.
     """
     faulthandler.enable()  # a crash inside TensorRT leaves the line of ours that led to it in the log
     asked, answered = sys.argv[1:3]
@@ -38,7 +40,7 @@ def main(work):
         request = json.load(handle)
     try:
         answer = work(request)
-    except Refused as error:
+    except (Refused, CudaError) as error:
         answer = {"refused": {"found": error.found, "expected": error.expected, "mend": error.mend}}
     write(answered, json.dumps(answer).encode("utf-8"))
     # The answer is whole: what TensorRT does when the interpreter ends must not turn it into a failure.

@@ -140,44 +140,61 @@ def view(address: int, shape: Any, dtype: np.dtype[Any]) -> Any:
     return np.frombuffer((ctypes.c_ubyte * (count * dtype.itemsize)).from_address(address), dtype).reshape(shape)
 
 
-class HostCuda:
-    """The stand-in's Cuda over host memory; what it puts on its stream is done at once."""
+class Device:
+    """The double of ``cuda.Device``; the classes after it are those of the same module, over host memory."""
 
-    capability, stream = "9.0", 1
+    compute_capability = "9.0"
 
-    def __init__(self, name: str, device: int) -> None:
-        self._held: dict[int, Any] = {}
-        self._graphs: dict[int, Any] = {}
+    def __init__(self, index: int) -> None:
+        assert index == 0
 
-    def host_memory(self, nbytes: int) -> int:
-        buffer = ctypes.create_string_buffer(max(1, nbytes))
-        self._held[ctypes.addressof(buffer)] = buffer
-        return ctypes.addressof(buffer)
+    def make_current(self) -> None:
+        pass
 
-    device_memory = host_memory
 
-    def free_host(self, pointer: int | None) -> None:
-        self._held.pop(pointer or 0, None)
+class HostMemory:
+    def __init__(self, nbytes: int) -> None:
+        self.nbytes = max(1, nbytes)
+        self._held = ctypes.create_string_buffer(self.nbytes)
+        self.pointer = ctypes.addressof(self._held)
 
-    free_device = free_host
+    def array(self, shape: Any, dtype: Any) -> Any:
+        return view(self.pointer, shape, np.dtype(dtype))
+
+    def close(self) -> None:
+        pass
+
+
+class Stream:
+    """What is put on it is done at once."""
+
+    handle = 1
+
+    def synchronize(self) -> None:
+        pass
 
     def to_device(self, target: int, source: int, nbytes: int) -> None:
         ctypes.memmove(target, source, nbytes)
 
     to_host = to_device
 
-    def make_current(self) -> None:
-        pass
 
-    synchronize = make_current
+class Graph:
+    def __init__(self, stream: Stream, enqueue: Any) -> None:
+        self._enqueue = enqueue
 
-    def record(self, enqueue: Any) -> int:
-        self._graphs[len(self._graphs) + 1] = enqueue
-        return len(self._graphs)
+    def launch(self, stream: Stream) -> None:
+        self._enqueue()
 
-    def call(self, name: str, graph: int, stream: int) -> None:
-        assert name == "cuGraphLaunch"
-        self._graphs[graph]()
+
+CUDA = {
+    "driver": lambda: None,
+    "Device": Device,
+    "Stream": Stream,
+    "DeviceMemory": HostMemory,
+    "PinnedMemory": HostMemory,
+    "Graph": Graph,
+}
 
 
 def module() -> types.ModuleType:

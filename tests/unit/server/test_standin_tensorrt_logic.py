@@ -58,7 +58,8 @@ def doubles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     def stand_in(folder: Path) -> Any:
         module = real(folder)
-        module.Cuda = tensorrt_double.HostCuda
+        for part, double in tensorrt_double.CUDA.items():
+            setattr(sys.modules["tensorrt_stand_in.cuda"], part, double)
         return module
 
     monkeypatch.setattr(gpu.backend_double, "stand_in", stand_in)
@@ -142,5 +143,6 @@ def test_the_servers_command_line_is_read(tmp_path: Path, monkeypatch: pytest.Mo
     (tmp_path / "stat").write_text("7 (a (b) c) S 1 7", encoding="utf-8")
     opened = open
     replaced = {"cmdline": tmp_path / "cmdline", "stat": tmp_path / "stat"}
-    monkeypatch.setattr(module, "open", lambda path, **how: opened(replaced[Path(path).name], **how), raising=False)
-    assert module.server_options() == {"plugins": "/a.so;/b.so", "version-compatible": "true"}
+    plan = sys.modules[module.Plan.__module__]
+    monkeypatch.setattr(plan, "open", lambda path, **how: opened(replaced[Path(path).name], **how), raising=False)
+    assert plan.server_options() == {"plugins": "/a.so;/b.so", "version-compatible": "true"}

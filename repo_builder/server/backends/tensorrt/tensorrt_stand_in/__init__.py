@@ -1,0 +1,1 @@
+"""What the tensorrt stand-in is made of; ``model.py`` beside this folder is what the server calls."""
