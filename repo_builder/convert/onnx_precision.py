@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import math
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 from repo_builder.artifact import Artifact
 from repo_builder.convert import (
     half_values,
+    kept_nodes,
     onnx_angles,
     onnx_graph,
     onnx_half,
@@ -100,7 +100,7 @@ def convert(
         if keep_fp32 == MEASURE:
             kept = _measured(job, nodes, limit or LIMITS[precision], tell)
         else:
-            kept = dict.fromkeys(chosen(keep_fp32, job.path), math.nan)
+            kept = dict.fromkeys(kept_nodes.chosen(keep_fp32, job.path, _floats(job) if keep_fp32 else None), math.nan)
         tell(f"writing {precision} into the graph")
         made = Path(folder) / out.name
         low, other = _write(job, made, frozenset(kept))
@@ -110,34 +110,10 @@ def convert(
         for name in artifact.files:
             (artifact.folder / name).replace(out.parent / name)
         share = len(low) / max(1, len(low) + len(other))
-        loss = Loss(precision, losses, share, _reasons(job, kept, other), len(cases), _notes(job, cases))
+        stays = _reasons(job, kept, other)
+        loss = Loss(precision, losses, share, stays, len(cases), (*_notes(job, cases), *_later(job, artifact, stays)))
     provenance = {**source.provenance, "precision": loss.facts()}
     return replace(artifact, path=out, batch=source.batch, provenance=provenance), loss
-
-
-def chosen(patterns: Sequence[str], path: Path) -> list[str]:
-    """Names of the nodes that bear a name, an operator or a pattern.
-
-    Raises:
-        SpecError: one fits no node; the nearest name is given.
-    """
-    nodes = _operators(path)
-    found: dict[str, None] = {}
-    for pattern in [patterns] if isinstance(patterns, str) else patterns:
-        fits = [
-            n
-            for n, operator in nodes.items()
-            if n == pattern or fnmatch.fnmatchcase(n, pattern) or fnmatch.fnmatchcase(operator, pattern)
-        ]
-        if not fits:
-            known = sorted({*nodes, *nodes.values()})
-            raise SpecError(
-                f"keep_fp32 names {pattern!r}, which no node bears{nearest(pattern, known)}",
-                expected="the name of a node, an operator (Softmax) or a pattern (*/attention/*)",
-                mend="inspect the ONNX file for its node names",
-            )
-        found.update(dict.fromkeys(fits))
-    return list(found)
 
 
 def _check(precision: str, max_opset: int, cases: Sequence[CheckedCase]) -> None:
@@ -218,7 +194,7 @@ def _nodes(job: _Job) -> dict[str, str]:
     """Name -> operator of what could be in the low precision."""
     import onnx
 
-    operators = _operators(job.path)
+    operators = kept_nodes.operators(job.path)
     if job.quantised:
         names = onnx_quantized.quantized(onnx.load(str(job.quantised), load_external_data=False))
         if not names:
@@ -233,12 +209,11 @@ def _nodes(job: _Job) -> dict[str, str]:
     return {name: operators[name] for name in half}
 
 
-def _operators(path: Path) -> dict[str, str]:
-    """Name -> operator of every node, in the graphs inside nodes too."""
-    import onnx
-
-    model = onnx.load(str(path), load_external_data=False)
-    return {n.name: n.op_type for graph in onnx_graph.subgraphs(model.graph) for n in graph.node}
+def _floats(job: _Job) -> frozenset[str]:
+    """Names of the nodes that compute in floating point, low or not; the size of a float is none."""
+    halved = onnx_half.halve(onnx_typed.load(job.path), _HALVES.get(job.precision, half_values.FLOAT16), job.angles)
+    operators = kept_nodes.operators(job.path)
+    return frozenset(name for name in (*halved.half, *halved.float32) if operators.get(name) not in ("Shape", "Size"))
 
 
 def _write(job: _Job, out: Path, kept: frozenset[str]) -> tuple[list[str], list[str]]:
@@ -297,7 +272,7 @@ def _spread(cases: Sequence[CheckedCase]) -> Sequence[CheckedCase]:
 
 
 def _reasons(job: _Job, kept: Mapping[str, float], other: Sequence[str]) -> tuple[Kept, ...]:
-    operators = _operators(job.path)
+    operators = kept_nodes.operators(job.path)
     reasons = []
     for name in dict.fromkeys([*kept, *(other if job.precision in _HALVES else ())]):
         if name in kept:
@@ -307,6 +282,18 @@ def _reasons(job: _Job, kept: Mapping[str, float], other: Sequence[str]) -> tupl
         without = kept.get(name, math.nan)
         reasons.append(Kept(name, operators.get(name, ""), why, without if math.isfinite(without) else None))
     return tuple(reasons)
+
+
+def _later(job: _Job, artifact: Artifact, stays: Sequence[Kept]) -> list[str]:
+    """What a newer parser would have in bf16."""
+    waiting = [kept for kept in stays if kept.why == precision_loss.NO_HALF]
+    if job.precision != "bf16" or not waiting or artifact.facts["opset"] >= _BF16_EVERYWHERE:
+        return []
+    operators = ", ".join(sorted({kept.operator for kept in waiting}))
+    return [
+        f"{len(waiting)} nodes ({operators}) are in float32: the file is at "
+        f"opset {artifact.facts['opset']}, and ONNX has most operators in bf16 from {_BF16_EVERYWHERE} on"
+    ]
 
 
 def _notes(job: _Job, cases: Sequence[CheckedCase]) -> tuple[str, ...]:

@@ -8,11 +8,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from repo_builder import releases, toolchain
 from repo_builder.artifact import Artifact
-from repo_builder.convert import older_parser, onnx_precision
+from repo_builder.convert import kept_nodes, older_parser, onnx_precision
 from repo_builder.convert.cases import CheckedCase
-from repo_builder.errors import ConversionError, TargetError
+from repo_builder.errors import ConversionError, SpecError, TargetError
+from repo_builder.proof import Arrays
 from repo_builder.spec import TensorRTOptions
 from repo_builder.tensorrt import calls, installation, truth, versions
 from repo_builder.tensors import TensorSpec, dtype
@@ -20,8 +23,11 @@ from repo_builder.tensors import TensorSpec, dtype
 Progress = Callable[[str], None]
 Profiles = Sequence[Mapping[str, Any]]
 
-NEWEST_OPSET = 20
-"""What we export at for parsers that follow ONNX's own opsets."""
+NEWEST_OPSET = 22
+"""The first with bf16 convolutions; the parser of TensorRT 10.15 ends at 24 (onnx-tensorrt, docs/operators.md)."""
+_EARLIER_OPSET = 20
+"""Where the parser of TensorRT 10.0 ends; between the two nothing is promised."""
+_NEWEST_FROM = (10, 15)
 _MEASURED = 4
 """Cases that a plan answers before it counts as built; each opens the plan anew."""
 
@@ -39,6 +45,12 @@ class Builder:
     able: versions.Abilities
 
     @property
+    def opset(self) -> int:
+        """The newest opset of a file for its parser."""
+        newest = self.installed.module == "tensorrt_rtx" or versions.numbers(self.installed.version) >= _NEWEST_FROM
+        return self.able.max_opset or (NEWEST_OPSET if newest else _EARLIER_OPSET)
+
+    @property
     def timing_cache(self) -> Path:
         """One file per version and kind of GPU: tactics are timed on that GPU."""
         gpu = self.installed.gpu
@@ -50,10 +62,17 @@ def builder(release: releases.Release, precision: str, options: TensorRTOptions)
     """The TensorRT of this machine, where the target's server loads what it builds.
 
     Raises:
+        SpecError: inputs and outputs in bf16.
         TensorRTMissingError: there is none that builds and runs plans.
         TensorRTError: it has no such precision.
         TargetError: the release is known to carry a TensorRT that does not load its plans.
     """
+    if precision == "bf16" and not options.keep_io_types:
+        raise SpecError(
+            "tensorrt.keep_io_types is false and the precision bf16: inputs and outputs would be BF16",
+            expected="a dtype that numpy has: the proof, and most clients, can neither send nor read BF16",
+            mend="leave keep_io_types out: the plan computes in bf16, with a cast at its edges; or choose fp16",
+        )
     found = installation.builder()
     versions.check_precision(found.module, found.version, precision)
     carried = release.images["py3"].tensorrt if "py3" in release.images else None
@@ -77,6 +96,7 @@ def convert(
     options: TensorRTOptions,
     profiles: Profiles,
     cases: Sequence[CheckedCase],
+    corners: Sequence[Arrays] = (),
     progress: Progress | None = None,
 ) -> Artifact:
     """A plan of ``source`` that is what it was asked to be: opened again, inspected, and run on the cases.
@@ -89,8 +109,10 @@ def convert(
         options: the spec's.
         profiles: of ``convert.profiles``, in the form of the worker's request.
         cases: inputs with the source's outputs: int8 and fp8 are calibrated on them, the loss is measured on them.
+        corners: inputs of the sizes at the ends of the profiles, on which the plan must run.
 
     Raises:
+        SpecError: keep_fp32 names what computes nothing in floating point.
         ConversionError: the graph is not for TensorRT, the plan is not what was asked, or its answers are not numbers.
         TensorRTMissingError: see :func:`builder`.
     """
@@ -105,7 +127,7 @@ def convert(
         cases=cases,
         keep_fp32=options.keep_fp32,
         keep_io_types=options.keep_io_types,
-        max_opset=builder.able.max_opset or NEWEST_OPSET,
+        max_opset=builder.opset,
         progress=progress,
     )
     request = {
@@ -123,10 +145,13 @@ def convert(
     }
     say(f"building the plan with {builder.installed.called}")
     answer = calls.call(builder.installed, "build.py", request, progress)
+    if weak and options.keep_fp32 != onnx_precision.MEASURE:
+        kept_nodes.check_layers(options.keep_fp32, graph.path, answer["kept"]["missing"])
     _check(request, answer, graph, kept=any(one.why in ("asked", "measured") for one in loss.stays))
     made = _artifact(source, graph, out, answer, builder.installed, options)
     say("running the plan")
     measured = _measured(made, cases)
+    _touched(made, source, corners)
     provenance = {
         "exporter": f"{builder.installed.called} (after {source.provenance.get('exporter', 'none')})",
         "onnx": dict(source.provenance),
@@ -192,6 +217,30 @@ def _artifact(
     order = [t.name for t in (*graph.inputs, *graph.outputs)]
     inputs, outputs = (tuple(sorted(side, key=lambda t: order.index(t.name))) for side in (inputs, outputs))
     return Artifact(out, "tensorrt_plan", inputs, outputs, source.batch, (out.name,), facts)
+
+
+def _touched(plan: Artifact, source: Artifact, corners: Sequence[Arrays]) -> None:
+    """Run the plan at the ends of its profiles.
+
+    Raises:
+        TensorRTError: it does not run there.
+        ConversionError: an answer holds NaN or infinity where the source's does not.
+    """
+    from repo_builder.formats import onnx, tensorrt_plan
+
+    for inputs in corners:
+        answers = tensorrt_plan.run(plan, {t.name: inputs[t.name].astype(t.numpy) for t in plan.inputs})
+        bad = [name for name, array in answers.items() if array.dtype.kind == "f" and not np.isfinite(array).all()]
+        if bad:
+            exact = onnx.run(source, inputs)
+            bad = [name for name in bad if np.isfinite(exact[name]).all()]
+        if bad:
+            sizes = ", ".join(f"{name}{list(array.shape)}" for name, array in inputs.items())
+            raise ConversionError(
+                f"the plan answers wrongly at output {bad[0]}: NaN or infinity for {sizes}",
+                expected="finite numbers, as the source gives them",
+                mend="fp16 overflows beyond 65504: bf16, or keep_fp32: measure, keep the layers that do",
+            )
 
 
 def _measured(plan: Artifact, cases: Sequence[CheckedCase]) -> dict[str, Any]:

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from repo_builder import releases
+from repo_builder import releases, tasks
 from repo_builder.artifact import Artifact, file_digest
-from repo_builder.convert import onnx_to_tensorrt
+from repo_builder.convert import onnx_to_tensorrt, string_tables
 from repo_builder.convert.cases import CheckedCase
 from repo_builder.convert.profiles import profiles
 from repo_builder.errors import ConversionError
 from repo_builder.formats import onnx
+from repo_builder.proof import Arrays
 from repo_builder.spec import AxisRange, ModelSpec
-from repo_builder.tasks import calibration, engine_model
+from repo_builder.tasks import calibration, engine_model, plan_cases, string_lookup
 from repo_builder.tensorrt import installation
 
 _IR = 10
 """An IR version that every parser here reads; TensorRT looks at the opset alone."""
 _USUAL_TOKENS = 128
 """Tokens to optimize for where the spec names none."""
+REQUESTED = {
+    "windows": AxisRange(min=1, opt=4, max=32),
+    "labels": AxisRange(min=1, opt=4, max=32),
+}
+"""Sequences in a row that a plan takes where the spec names no range: windows of a context, candidate labels."""
 
 
 class Plan:
@@ -29,17 +37,29 @@ class Plan:
         limits: newest opset and IR version of the ONNX file in between.
 
     Raises:
+        ConversionError: the source is an ONNX file that takes text.
         TensorRTMissingError, TensorRTError, TargetError: see ``onnx_to_tensorrt.builder``.
     """
 
     def __init__(self, model: ModelSpec, source: Artifact, release: releases.Release) -> None:
         self._model, self._source = model, source
+        self._task = tasks.choose(model, source)[0]
         self._builder = onnx_to_tensorrt.builder(release, model.precision, model.tensorrt)
-        self.limits = (self._builder.able.max_opset or onnx_to_tensorrt.NEWEST_OPSET, _IR)
+        string_tables.refuse_text(source)
+        self.limits = (self._builder.opset, _IR)
 
     def make(self, graph: Artifact, out: Path, progress: Callable[[str], None]) -> Artifact:
-        """The plan of ``graph``, an ONNX file whose batch dimension is proved."""
+        """The plan of ``graph``, an ONNX file whose batch dimension is proved.
+
+        Text that the graph looks up by an index stays outside: the plan gives the index, its fact ``tables`` what the
+        step behind it looks up.
+
+        Raises:
+            SpecError: ranges, or samples of sizes that the plan does not take.
+            ConversionError: see ``onnx_to_tensorrt.convert`` and ``string_tables.split``.
+        """
         model = self._model
+        graph, tables = string_tables.split(graph, out.with_name("indices.onnx"))
         made = profiles(
             graph.inputs,
             model.shapes,
@@ -49,34 +69,48 @@ class Plan:
             self._defaults(),
             shape_tensors(model, graph),
         )
-        return onnx_to_tensorrt.convert(
+        profiled = replace(graph, facts={**graph.facts, "profiles": made})
+        plan = onnx_to_tensorrt.convert(
             graph,
             out,
             builder=self._builder,
             precision=model.precision,
             options=model.tensorrt,
             profiles=made,
-            cases=self._cases(graph),
+            cases=self._cases(profiled),
+            corners=corners(profiled, made),
             progress=progress,
         )
+        return replace(plan, facts={**plan.facts, string_lookup.FACT: tables}) if tables else plan
 
     def _defaults(self) -> dict[str, AxisRange]:
         if self._source.format != "huggingface":
             return {}
         longest = calibration.longest(self._model, self._source)
-        return {"sequence": AxisRange(min=1, opt=min(_USUAL_TOKENS, longest), max=longest)}
+        return {**REQUESTED, "sequence": AxisRange(min=1, opt=min(_USUAL_TOKENS, longest), max=longest)}
 
     def _cases(self, graph: Artifact) -> list[CheckedCase]:
         names = [t.name for t in graph.outputs]
         found = []
-        for inputs in calibration.requests(self._model, self._source, graph):
+        for inputs in calibration.requests(self._model, self._source, graph, self._task):
             answers = onnx.run(graph, inputs)
             found.append(CheckedCase({}, dict(inputs), tuple(answers[name] for name in names)))
         if not found:
             raise ConversionError(
-                "no sample has a single token", expected="samples that the model can be asked", mend="name others"
+                "no sample has a token and a size that the plan takes",
+                expected="samples that the model can be asked",
+                mend="name others, or widen shapes or tensorrt.profiles",
             )
         return found
+
+
+def corners(graph: Artifact, profiles: Sequence[Mapping[str, Any]]) -> list[Arrays]:
+    """Random inputs of the smallest, usual and largest sizes of every profile, whole batches."""
+    return [
+        plan_cases.request(graph, profile, kind, seed=number)
+        for number, profile in enumerate(profiles)
+        for kind in plan_cases.KINDS
+    ]
 
 
 def shape_tensors(model: ModelSpec, graph: Artifact) -> list[str]:

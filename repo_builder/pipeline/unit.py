@@ -32,7 +32,8 @@ OPSET = 20
 """The opset to export at, where the target takes it: the newest that the dynamo exporter writes without conversion."""
 
 _TEXT_AXES = frozenset({"batch", "sequence"})
-"""What a range has an effect on in text tasks; windows, labels and the cache's tokens follow from the request."""
+"""What a range has an effect on in text tasks; windows, labels and the cache's tokens follow from the request, and only
+a plan has ranges for them."""
 
 _PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime", "transformers", "tokenizers", "sentence-transformers")
 
@@ -99,7 +100,7 @@ def make(model: ModelSpec, source: Artifact, release: releases.Release, work: Pa
         now("convert")
         engine = _engines(model, source, program, release, work, lambda what: progress(name, f"convert: {what}"))
         now("plan")
-        _check_axes(model, engine, _TEXT_AXES if source.format == "huggingface" else None)
+        _check_axes(model, engine, _text_axes(model) if source.format == "huggingface" else None)
         planned = task.models(model, source, cast(Any, engine))
         for one in planned:
             releases.check_config(one.config, release)
@@ -196,11 +197,16 @@ def _engine(
 def _engine_facts(engine: Engines) -> dict[str, Any]:
     """How the engine was made; of several parts each, under the exporters that they took."""
     if isinstance(engine, Artifact):
-        plan = engine.facts if engine.format == "tensorrt_plan" else {}
+        plan = dict(engine.facts) if engine.format == "tensorrt_plan" else {}
+        plan.pop("tables", None)  # a vocabulary, maybe; it stands in the model that looks it up
         return {"format": engine.format, "batch": engine.batch, **plan, **engine.provenance}
     parts = {part: _engine_facts(one) for part, one in engine.items()}
     exporters = dict.fromkeys(str(part["exporter"]) for part in parts.values() if part.get("exporter"))
     return {"format": next(iter(parts.values()))["format"], "exporter": ", ".join(exporters), "parts": parts}
+
+
+def _text_axes(model: ModelSpec) -> frozenset[str]:
+    return _TEXT_AXES | plans.REQUESTED.keys() if model.engine == "tensorrt" else _TEXT_AXES
 
 
 def _check_axes(model: ModelSpec, engine: Engines, only: frozenset[str] | None = None) -> None:

@@ -115,10 +115,9 @@ def _check(name: str, model: str, tensor: Any, outer: str, known: Mapping[str, A
 
 
 def _output(shown: str, tensor: Any) -> dict[str, Any]:
-    fields: dict[str, Any] = {"name": shown, "data_type": _type(tensor), "dims": list(tensor.dims)}
-    if tensor.HasField("reshape"):
-        fields["reshape"] = {"shape": list(tensor.reshape.shape)}
-    return fields
+    """A step's output as it leaves the step: its reshape is over by then (the server refuses one of the ensemble's own
+    as "inconsistent shape"; core, ensemble_utils.cc)."""
+    return {"name": shown, "data_type": _type(tensor), "dims": list(tensor.dims)}
 
 
 def _shown(tensor: Any) -> str:

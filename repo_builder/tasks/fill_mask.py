@@ -15,7 +15,7 @@ from repo_builder.formats.torch_program import TorchProgram
 from repo_builder.planned import PlannedModel
 from repo_builder.proof import Case, Proof, Ranking, Tolerance
 from repo_builder.spec import ModelSpec
-from repo_builder.tasks import postprocess, samples, text, tokenizer, tokenizer_source
+from repo_builder.tasks import calibration, postprocess, samples, text, tokenizer, tokenizer_source
 from repo_builder.tasks.tolerances import tolerances
 from repo_builder.tensors import dtype
 
@@ -106,13 +106,13 @@ def parameters(own: Any, settings: tokenizer.TokenizerSettings, k: int) -> dict[
 
 def models(model: ModelSpec, source: Artifact, engine: Artifact) -> tuple[PlannedModel, ...]:
     own, settings, k = tokenizer_with_mask(source), _settings(model, source), top_k(model)
-    types = {spec.name: dtype(spec.dtype).config for spec in engine.inputs}
+    types = {spec.name: dtype(spec.dtype).config for spec in (*engine.inputs, *engine.outputs)}
     inputs = [
         {"name": "input_ids", "data_type": types["input_ids"], "dims": [-1]},
         {"name": "attention_mask", "data_type": types.get("attention_mask", "TYPE_INT32"), "dims": [-1]},
-        {"name": "tokens", "data_type": "TYPE_INT64", "dims": [-1, k]},
-        {"name": "scores", "data_type": "TYPE_FP32", "dims": [-1, k]},
-        {"name": "logits", "data_type": "TYPE_FP32", "dims": [-1, k]},
+        {"name": "tokens", "data_type": types["tokens"], "dims": [-1, k]},
+        {"name": "scores", "data_type": types["scores"], "dims": [-1, k]},
+        {"name": "logits", "data_type": types["logits"], "dims": [-1, k]},
     ]
     outputs = [{"name": name, "data_type": kind, "dims": [-1, k]} for name, (_, kind) in _FILLING.items()]
     return text.text_ensemble(
@@ -126,6 +126,18 @@ def models(model: ModelSpec, source: Artifact, engine: Artifact) -> tuple[Planne
             model, engine, "masks", settings, inputs, outputs, parameters(own, settings, k)
         ),
     )
+
+
+def asked(model: ModelSpec, source: Artifact) -> calibration.Asked:
+    """Texts with masks, as clients send them."""
+    own, settings = tokenizer_with_mask(source), _settings(model, source)
+    cut = {"truncation": settings.max_length is not None, "max_length": settings.max_length}
+
+    def masks(sample: str) -> int:
+        return list(own(sample, **cut)["input_ids"]).count(own.mask_token_id)
+
+    rows = samples.rows(model, tokenizer.TEXT_LAYOUT, lambda texts: masked(texts, str(own.mask_token), masks))
+    return calibration.Asked(settings, tokenizer.TEXT_LAYOUT, rows)
 
 
 def proof(model: ModelSpec, source: Artifact, engine: Artifact, program: TorchProgram | None) -> Proof:

@@ -18,7 +18,9 @@ from repo_builder.formats.torch_program import TorchProgram
 from repo_builder.planned import PlannedModel
 from repo_builder.proof import DEFAULT_TOLERANCE, Arrays, Case, Proof
 from repo_builder.spec import ModelSpec
-from repo_builder.tasks.engine_model import engine_model
+from repo_builder.tasks import plan_cases, string_lookup
+from repo_builder.tasks.engine_model import engine_model, max_batch_size, tensor_fields
+from repo_builder.tasks.ensemble import Step, ensemble
 from repo_builder.tasks.tolerances import tolerances
 from repo_builder.tensors import TensorSpec
 
@@ -38,7 +40,17 @@ def head(source: Artifact, model: ModelSpec) -> TorchProgram:
 
 
 def models(model: ModelSpec, source: Artifact, engine: Artifact) -> tuple[PlannedModel, ...]:
-    return (engine_model(model.public_name, model, engine),)
+    """The converted model; of a plan whose strings stand behind it, the ensemble of both."""
+    name = model.public_name
+    if not (given := string_lookup.indices(engine)):
+        return (engine_model(name, model, engine),)
+    own = engine_model(f"{name}_engine", model, engine)
+    size = own.config.max_batch_size
+    strings = string_lookup.planned(f"{name}_strings", engine, size)
+    assert strings is not None
+    inputs = [tensor_fields(spec, size) for spec in engine.inputs]
+    outputs = [spec.name for spec in engine.outputs]
+    return ensemble(name, inputs, [Step(own, given), Step(strings)], outputs, size), own, strings
 
 
 def proof(model: ModelSpec, source: Artifact, engine: Artifact, program: TorchProgram | None) -> Proof:
@@ -53,17 +65,42 @@ def proof(model: ModelSpec, source: Artifact, engine: Artifact, program: TorchPr
         answers = (program.run(_as(program.inputs, arrays)) for arrays in inputs)
         cases = [Case(arrays, dict(zip(names, one, strict=True))) for arrays, one in zip(inputs, answers, strict=True)]
         reference = f"the {source.format} model, in PyTorch"
+    if max_batch_size(model, engine):
+        cases = [Case(_with_an_axis(case.inputs), _with_an_axis(case.outputs)) for case in cases]
     defaults = {o.name: DEFAULT_TOLERANCE for o in engine.outputs}
     return Proof(model.public_name, tuple(cases), engine.batch is not None, tolerances(model, defaults), {}, reference)
 
 
+def _with_an_axis(arrays: Arrays) -> Arrays:
+    """As a batch is served: what is a scalar in each row has an axis of size 1 (``engine_model.tensor_fields``)."""
+    return {name: array.reshape(-1, 1) if array.ndim == 1 else array for name, array in arrays.items()}
+
+
 def requests(model: ModelSpec, engine: Artifact) -> list[Arrays]:
-    """The samples' arrays, or seeded random tensors where the spec names none."""
-    return [_read(Path(path), engine) for path in model.samples.arrays] or _random(model, engine)
+    """The samples' arrays, or seeded random tensors where the spec names none.
+
+    Raises:
+        SourceMissingError, SpecError: a sample cannot be read, does not fit the inputs, or fits no profile of a plan.
+    """
+    found = [_read(Path(path), engine) for path in model.samples.arrays]
+    for path, arrays in zip(model.samples.arrays, found, strict=True):
+        if why := plan_cases.outside(engine, arrays):
+            raise SpecError(
+                f"the sample file {path}: {why}",
+                expected="samples of sizes that the plan takes, as every request must have them",
+                mend="widen shapes or tensorrt.profiles, or choose other samples",
+                stage="proof",
+            )
+    return found or _random(model, engine)
 
 
 def _random(model: ModelSpec, engine: Artifact) -> list[Arrays]:
-    """Seeded random inputs; a batch of one where there is a batch dimension, three sizes for every other free axis."""
+    """Seeded random inputs; a batch of one where there is a batch dimension, three sizes for every other free axis.
+
+    For a plan those that its profiles take.
+    """
+    if engine.facts.get("profiles"):
+        return list(plan_cases.requests(engine, _CASES, model.samples.seed))
     cases: list[Arrays] = []
     for number in range(_CASES):
         sizes: dict[str, int] = {}

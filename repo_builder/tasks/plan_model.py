@@ -23,10 +23,17 @@ def largest_batch(engine: Artifact, profiles: Collection[int] | None = None) -> 
     """
     found = []
     for number, profile in enumerate(engine.facts.get("profiles", ())):
-        sizes = [range_["max"][0] for name, range_ in profile.items() if name not in shape_tensors(engine)]
+        others = ("values", *shape_tensors(engine))
+        sizes = [range_["max"][0] for name, range_ in profile.items() if name not in others]
         if sizes and (profiles is None or number in profiles):
             found.append(min(sizes))
     return max(found, default=None)
+
+
+def shortest(engine: Artifact) -> int:
+    """Tokens of the shortest row that a plan takes; 1 for every other engine."""
+    rows = [profile["input_ids"] for profile in engine.facts.get("profiles", ()) if "input_ids" in profile]
+    return min((int(ranges["min"][-1]) for ranges in rows), default=1)
 
 
 def shape_tensors(engine: Artifact) -> Sequence[str]:

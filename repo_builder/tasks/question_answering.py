@@ -16,7 +16,7 @@ from repo_builder.formats.torch_program import TorchProgram
 from repo_builder.planned import PlannedModel
 from repo_builder.proof import Case, Proof, Tolerance
 from repo_builder.spec import ModelSpec
-from repo_builder.tasks import older_transformers, postprocess, samples, text, tokenizer
+from repo_builder.tasks import calibration, older_transformers, postprocess, samples, text, tokenizer
 from repo_builder.tasks.tokenizer_source import source_tokenizer
 from repo_builder.tasks.tolerances import tolerances
 from repo_builder.tensors import TensorSpec, dtype
@@ -108,6 +108,13 @@ def windows(model: ModelSpec, source: Artifact) -> tuple[tokenizer.TokenizerSett
     left = settings.padding_side == "left"
     layout = tokenizer.Layout("windows", {QUESTION: 1, CONTEXT: 1}, "only_first" if left else "only_second", stride)
     return replace(settings, max_length=length), layout
+
+
+def asked(model: ModelSpec, source: Artifact) -> calibration.Asked:
+    """Windows of questions and contexts."""
+    settings, layout = windows(model, source)
+    rows = samples.rows(model, layout, lambda own: _rows(own, source, settings, layout))
+    return calibration.Asked(settings, layout, rows)
 
 
 def proof(model: ModelSpec, source: Artifact, engine: Artifact, program: TorchProgram | None) -> Proof:

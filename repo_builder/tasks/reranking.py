@@ -12,7 +12,7 @@ from repo_builder.formats.torch_program import TorchProgram
 from repo_builder.planned import PlannedModel
 from repo_builder.proof import Case, Proof, Tolerance
 from repo_builder.spec import ModelSpec
-from repo_builder.tasks import samples, text, tokenizer
+from repo_builder.tasks import calibration, samples, text, tokenizer
 from repo_builder.tasks.tolerances import tolerances
 
 NAME = "reranking"
@@ -63,6 +63,12 @@ def head(source: Artifact, model: ModelSpec) -> TorchProgram:
 def models(model: ModelSpec, source: Artifact, engine: Artifact) -> tuple[PlannedModel, ...]:
     outputs = {tensor.name.upper(): tensor.name for tensor in engine.outputs}
     return text.text_ensemble(model, source, engine, outputs, layout=LAYOUT)
+
+
+def asked(model: ModelSpec, source: Artifact) -> calibration.Asked:
+    """Pairs: single texts would never show what stands behind the separator."""
+    settings = tokenizer.settings(source.path, max_length=text.longest(model))
+    return calibration.Asked(settings, LAYOUT, samples.rows(model, LAYOUT, neighbours))
 
 
 def proof(model: ModelSpec, source: Artifact, engine: Artifact, program: TorchProgram | None) -> Proof:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from repo_builder.artifact import Artifact
 from repo_builder.model_config import apply_overrides
 from repo_builder.planned import PlannedModel
 from repo_builder.spec import ModelSpec
-from repo_builder.tasks import tokenizer
+from repo_builder.tasks import plan_model, string_lookup, tokenizer
 from repo_builder.tasks.engine_model import engine_model
 from repo_builder.tasks.ensemble import Step, ensemble
 
@@ -18,9 +19,11 @@ CPUS_PER_TOKENIZER = 8
 
 
 def longest(model: ModelSpec) -> int | None:
-    """The asked limit of tokens per text (``shapes: {sequence: {max: ...}}``); None leaves the source's own."""
+    """The asked limit of tokens per text (``shapes: {sequence: {max: ...}}``, or a plan's profiles); None leaves the
+    source's own."""
     asked = model.shapes.get("sequence")
-    return asked.max if asked else None
+    buckets = [bucket["sequence"].max for bucket in model.tensorrt.profiles if "sequence" in bucket]
+    return asked.max if asked else max(buckets, default=None)
 
 
 def with_batch_size(model: ModelSpec, size: int) -> ModelSpec:
@@ -51,7 +54,8 @@ def text_ensemble(
     settings: tokenizer.TokenizerSettings | None = None,
     postprocess: PlannedModel | None = None,
 ) -> tuple[PlannedModel, ...]:
-    """The ensemble, its tokenizer, its engine, and the model that reads the engine's answers where there is one.
+    """The ensemble, its tokenizer, its engine, and the models that read the engine's answers where there are such: one
+    that makes text of a plan's indices, one that makes answers of its numbers.
 
     Args:
         outputs: public name -> name of the engine's output.
@@ -66,6 +70,8 @@ def text_ensemble(
     encoder = engine_model(f"{name}_encoder", model, engine)
     size = encoder.config.max_batch_size
     settings = settings or tokenizer.settings(source.path, max_length=longest(model))
+    if (shortest := plan_model.shortest(engine)) > 1 and not settings.pad_lengths:
+        settings = replace(settings, pad_lengths=(shortest,))
     pieces = tokenizer.model(
         f"{name}_tokenizer",
         source.path,
@@ -78,13 +84,17 @@ def text_ensemble(
     )
     named = {inner: public for public, inner in outputs.items()}
     answers = [tensor.name for tensor in postprocess.config.output] if postprocess else []
-    steps = [Step(each, named) for each in (pieces, encoder, postprocess) if each]
+    strings = string_lookup.planned(f"{name}_strings", engine, size)
+    steps = [Step(pieces, named), Step(encoder, {**named, **string_lookup.indices(engine)})]
+    steps += [Step(each, named) for each in (strings, postprocess) if each]
     whole = ensemble(name, layout.public(), steps, [*answers, *outputs, *shown], size)
     planned = {"ensemble": whole, "tokenizer": pieces, "encoder": encoder}
+    if strings:
+        planned["strings"] = strings
     if postprocess:
         planned["postprocess"] = postprocess
     unmerged = {} if model.batching.dynamic else {"dynamic_batching": None}
-    for step in ("tokenizer", "postprocess"):
+    for step in ("tokenizer", "strings", "postprocess"):
         if step in planned:
             planned[step] = overridden(planned[step], unmerged)
     for step, fields in model.step_configs.items():

@@ -13,7 +13,7 @@ from repo_builder.formats.torch_program import TorchProgram
 from repo_builder.planned import PlannedModel
 from repo_builder.proof import Case, Proof, Ranking, Tolerance
 from repo_builder.spec import ModelSpec
-from repo_builder.tasks import label_names, samples, text, tokenizer
+from repo_builder.tasks import calibration, label_names, samples, text, tokenizer
 from repo_builder.tasks.tolerances import tolerances
 
 NAME = "text-classification"
@@ -68,6 +68,10 @@ def scoring(config: Any) -> str:
 
 def models(model: ModelSpec, source: Artifact, engine: Artifact) -> tuple[PlannedModel, ...]:
     return text.text_ensemble(model, source, engine, _OUTPUTS, settings=_settings(model, source))
+
+
+def asked(model: ModelSpec, source: Artifact) -> calibration.Asked:
+    return replace(calibration.texts(model, source), settings=_settings(model, source))
 
 
 def proof(model: ModelSpec, source: Artifact, engine: Artifact, program: TorchProgram | None) -> Proof:

@@ -17,7 +17,7 @@ from repo_builder.formats.torch_program import TorchProgram
 from repo_builder.planned import PlannedModel
 from repo_builder.proof import Case, Proof, Tolerance
 from repo_builder.spec import ModelSpec
-from repo_builder.tasks import label_names, postprocess, samples, text, tokenizer, tokenizer_source
+from repo_builder.tasks import calibration, label_names, postprocess, samples, text, tokenizer, tokenizer_source
 from repo_builder.tasks.tolerances import tolerances
 from repo_builder.tensors import dtype
 
@@ -101,13 +101,13 @@ def models(model: ModelSpec, source: Artifact, engine: Artifact) -> tuple[Planne
         "ignore_labels": json.dumps(DEFAULT_IGNORED),
         **({"unk_id": str(unknown)} if unknown is not None else {}),
     }
-    types = {spec.name: dtype(spec.dtype).config for spec in engine.inputs}
+    types = {spec.name: dtype(spec.dtype).config for spec in (*engine.inputs, *engine.outputs)}
     inputs = [
         *tokenizer.TEXT_LAYOUT.public(),
         {"name": "input_ids", "data_type": types["input_ids"], "dims": [-1]},
         {"name": "special_tokens_mask", "data_type": "TYPE_INT32", "dims": [-1]},
         {"name": "offsets", "data_type": "TYPE_INT32", "dims": [-1, 2]},
-        {"name": "scores", "data_type": "TYPE_FP32", "dims": [-1, len(labels)]},
+        {"name": "scores", "data_type": types["scores"], "dims": [-1, len(labels)]},
     ]
     outputs = [{"name": name, "data_type": kind, "dims": [-1]} for name, (_, kind, _) in _ENTITY.items()]
     return text.text_ensemble(
@@ -120,6 +120,10 @@ def models(model: ModelSpec, source: Artifact, engine: Artifact) -> tuple[Planne
         settings=settings,
         postprocess=postprocess.planned(model, engine, "entities", settings, inputs, outputs, parameters),
     )
+
+
+def asked(model: ModelSpec, source: Artifact) -> calibration.Asked:
+    return replace(calibration.texts(model, source), settings=_settings(model, source))
 
 
 def proof(model: ModelSpec, source: Artifact, engine: Artifact, program: TorchProgram | None) -> Proof:

@@ -16,7 +16,7 @@ from repo_builder.formats.torch_program import TorchProgram
 from repo_builder.planned import PlannedModel
 from repo_builder.proof import Case, Proof, Tolerance
 from repo_builder.spec import ModelSpec
-from repo_builder.tasks import samples, text, tokenizer
+from repo_builder.tasks import calibration, samples, text, tokenizer
 from repo_builder.tasks.tokenizer_source import source_tokenizer
 from repo_builder.tasks.tolerances import tolerances
 from repo_builder.tensors import TensorSpec
@@ -113,6 +113,13 @@ def layout(model: ModelSpec) -> tokenizer.Layout:
 def models(model: ModelSpec, source: Artifact, engine: Artifact) -> tuple[PlannedModel, ...]:
     model = text.with_batch_size(model, MAX_BATCH_SIZE)
     return text.text_ensemble(model, source, engine, _OUTPUTS, layout=layout(model))
+
+
+def asked(model: ModelSpec, source: Artifact) -> calibration.Asked:
+    """Pairs of a text and each of its labels in the hypothesis."""
+    settings, hypothesis = tokenizer.settings(source.path, max_length=text.longest(model)), template(model)
+    rows = samples.rows(model, layout(model), lambda own: _rows(own, source, hypothesis, settings.max_length))
+    return calibration.Asked(settings, layout(model), rows)
 
 
 def proof(model: ModelSpec, source: Artifact, engine: Artifact, program: TorchProgram | None) -> Proof:

@@ -9,7 +9,7 @@ Every setting is a string in the config's ``parameters``:
 - ``tokenizer_file``: file in the version folder (``tokenizer.json``), whose decoder makes text of tokens.
 
 Inputs: of the tokenizer ``input_ids`` and ``attention_mask`` [batch, tokens]; of the language model, for every
-position, best first, ``tokens`` INT64, ``scores`` and ``logits`` FP32 [batch, tokens, k].
+position, best first, ``tokens`` (integers), ``scores`` and ``logits`` (floats) [batch, tokens, k].
 
 Outputs of shape [batch, masks, k], padded with empty strings and 0 to the row with most masks: ``TOKENS`` INT64,
 ``TOKEN_STRINGS`` (each token alone), ``SEQUENCES`` (the text with that token at that mask; special tokens are left out
@@ -53,7 +53,7 @@ class TritonPythonModel:
             if not places.size:
                 return _refusal(f"input 'TEXT': text {row} has no mask token {self.mask_token!r}{self._cut(real[row])}")
         shape = (len(masks), max(map(len, masks)), best[0].shape[-1])
-        tokens, scores, logits = (np.zeros(shape, array.dtype) for array in best)
+        tokens, scores, logits = (np.zeros(shape, dtype) for dtype in (np.int64, np.float32, np.float32))
         strings, sequences = np.full(shape, b"", dtype=object), np.full(shape, b"", dtype=object)
         for row, places in enumerate(masks):
             for array, given in zip((tokens, scores, logits), best, strict=True):

@@ -201,6 +201,24 @@ def test_an_unknown_layer_names_the_nearest(tmp_path):
     assert "keep_fp32 names 'n5_Softmx', which no node bears (did you mean 'n5_Softmax'?)" in str(caught.value)
 
 
+def test_a_pattern_that_keeps_no_float_is_refused(tmp_path):
+    source = graphs.types_that_stay(tmp_path / "m.onnx")
+    shape = next(n.name for n in onnx.load(str(source)).graph.node if n.op_type == "Shape")
+    for pattern in ("Shape", shape):
+        with pytest.raises(SpecError, match=f"keep_fp32 names '{pattern}', which computes nothing in floating point"):
+            run(source, "fp16", keep_fp32=[pattern])
+    _, loss = run(source, "fp16", keep_fp32=["Resize"])
+    assert "Resize" in {kept.operator for kept in loss.stays}
+
+
+def test_what_waits_for_a_newer_opset_is_said(tmp_path):
+    source = graphs.convolutions(tmp_path / "m.onnx")
+    _, loss = run(source, "bf16", max_opset=20)
+    assert any("(Conv, GlobalAveragePool) are in float32: the file is at opset 17" in note for note in loss.notes)
+    assert not any("opset" in note for note in run(source, "bf16", max_opset=22)[1].notes)
+    assert not any("opset" in note for note in run(source, "fp16", max_opset=20)[1].notes)
+
+
 def test_an_unknown_precision(tmp_path):
     with pytest.raises(SpecError, match=r"unknown precision 'fp61' \(did you mean 'fp16'\?\)"):
         run(graphs.dense(tmp_path / "m.onnx"), "fp61")

@@ -16,6 +16,7 @@ PAIRS = [
         for make in (graphs.attention, graphs.branches, graphs.types_that_stay)
         for half in ("fp16", "bf16")
     ),
+    (graphs.convolutions, "bf16"),
     *((make, low) for make in (graphs.attention, graphs.convolutions) for low in ("int8", "fp8")),
 ]
 
