@@ -51,8 +51,7 @@ def main() -> None:
         results = {"machine": machine}
     for name in options.models.split(","):
         done = results.setdefault(name, {})
-        if name != "minilm":
-            done.setdefault("torch", [])
+        done.setdefault("torch", [])
         for precision in options.precisions.split(","):
             print(f"{name} {precision}", file=sys.stderr, flush=True)
             try:
@@ -61,8 +60,8 @@ def main() -> None:
                 made = {"failed": f"{type(error).__name__}: {error}"}
             done[precision] = made
             kept.write_text(json.dumps(results, indent=1))
-        if name != "minilm" and not options.no_torch:
-            done["torch"] = _torch(name)
+        if not options.no_torch:
+            done["torch"] = _torch(name, options.minilm)
             kept.write_text(json.dumps(results, indent=1))
     page = report.tables(results)
     print(page)
@@ -139,13 +138,7 @@ def _tensors(name: str, options: argparse.Namespace, precision: str) -> dict[str
             "problem": found.problem,
             "pytorch_fp16": compare(rounded, source, "batch 8").max_rel_error,
         }
-    timed = {}
-    for graph in (False, True):
-        measured = performance.measure(
-            installation.builder(), plan, batches=BATCHES, duration_s=1, cuda_graph=graph, inputs=None
-        )
-        timed["graph" if graph else "plain"] = measured.as_json()
-    done = {"build": result.reports[spec["name"]], "seconds": took, "errors": errors, "performance": timed}
+    done = {"build": result.reports[spec["name"]], "seconds": took, "errors": errors, "performance": _timed(plan)}
     if name == "bert_base" and precision == "fp16":
         batch = model.arrays(32)
         wanted = {t.name: batch[t.name].astype(t.numpy) for t in artifact.inputs}
@@ -153,11 +146,23 @@ def _tensors(name: str, options: argparse.Namespace, precision: str) -> dict[str
     return done
 
 
-def _torch(name: str) -> list[dict[str, Any]]:
+def _timed(plan: Path) -> dict[str, Any]:
+    """The plan's times with and without a CUDA graph; token ids as long as PyTorch's."""
+    shapes = {t.name: (1, models.SEQUENCE) for t in tensorrt_plan.describe(plan).inputs if len(t.shape) == 2}
+    timed = {}
+    for graph in (False, True):
+        measured = performance.measure(
+            installation.builder(), plan, batches=BATCHES, duration_s=1, cuda_graph=graph, shapes=shapes
+        )
+        timed["graph" if graph else "plain"] = measured.as_json()
+    return timed
+
+
+def _torch(name: str, minilm: str) -> list[dict[str, Any]]:
     import torch_times
 
     print(f"{name} PyTorch", file=sys.stderr, flush=True)
-    return torch_times.times(models.MODELS[name](), BATCHES)
+    return torch_times.times(models.minilm(minilm) if name == "minilm" else models.MODELS[name](), BATCHES)
 
 
 def _minilm(options: argparse.Namespace, precision: str) -> dict[str, Any]:
@@ -176,14 +181,9 @@ def _minilm(options: argparse.Namespace, precision: str) -> dict[str, Any]:
     if report_ is None:
         result.raise_failed()
     plan = options.folder / f"minilm_{precision}" / "minilm_encoder" / "1" / "model.plan"
-    timed = performance.measure(installation.builder(), plan, batches=BATCHES, duration_s=1) if plan.is_file() else None
     failed = [str(error) for error in result.failed.values()]
-    return {
-        "build": report_,
-        "seconds": took,
-        "performance": {"plain": timed.as_json()} if timed else {},
-        "why": failed,
-    }
+    timed = _timed(plan) if plan.is_file() else {}
+    return {"build": report_, "seconds": took, "performance": timed, "why": failed}
 
 
 def _say(model: str, what: str) -> None:

@@ -1,4 +1,5 @@
-"""The models of the GPU benchmark as PyTorch modules, with inputs: ResNet-50 and BERT-base, seeded random weights."""
+"""The models of the GPU benchmark as PyTorch modules, with inputs: ResNet-50 and BERT-base, seeded random weights, and
+MiniLM with its own."""
 
 from __future__ import annotations
 
@@ -101,6 +102,24 @@ def bert_base() -> Model:
         ("embedding", "pooled"),
         {"batch": (1, 32, 32), "sequence": (1, SEQUENCE, SEQUENCE)},
     )
+
+
+def minilm(folder: str) -> Model:
+    """The encoder of all-MiniLM-L6-v2 as its plan computes it: mean over the tokens, length 1."""
+    from transformers import AutoModel
+
+    class Encoder(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.encoder = AutoModel.from_pretrained(folder)
+
+        def forward(self, input_ids: Any, attention_mask: Any) -> Any:
+            tokens = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+            mask = attention_mask.unsqueeze(-1).to(tokens.dtype)
+            return torch.nn.functional.normalize((tokens * mask).sum(1) / mask.sum(1), dim=-1)
+
+    ids = ("INT64", ("batch", "sequence"))
+    return Model(Encoder().eval(), {"input_ids": ids, "attention_mask": ids}, ("embedding",), {})
 
 
 MODELS = {"resnet50": resnet50, "bert_base": bert_base}
