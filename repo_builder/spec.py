@@ -136,10 +136,12 @@ class TensorRTOptions(_Value):
     workspace: Int | None = Field(None, ge=1, description="MiB that the builder's tactics may use.")
     timing_cache: Bool = Field(True, description="Keep tactic timings per GPU and TensorRT version for the next build.")
     version_compatible: Bool = Field(
-        False, description="A plan that later versions of TensorRT load too; refused so far."
+        False, description="A plan that later versions of TensorRT load too, by code of its own that the server runs."
     )
     hardware_compatible: Bool = Field(False, description="A plan that GPUs of other kinds (Ampere and newer) load too.")
-    plugins: tuple[str, ...] = Field((), description="Plugin libraries (.so); refused so far: no server gets them.")
+    plugins: tuple[str, ...] = Field(
+        (), description="Plugin libraries (.so); they go into the repository, beside the plan, and into the server."
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -149,7 +151,20 @@ class TensorRTOptions(_Value):
                 raise ValueError(f"{key}: Triton's tensorrt backend has no call for it; leave it out")
         return data
 
+    @model_validator(mode="after")
+    def _libraries(self) -> TensorRTOptions:
+        seen: dict[str, str] = {}
+        for path in self.plugins:
+            name = Path(path).name
+            if not _LIBRARY.fullmatch(name):
+                raise ValueError(f"the plugin library {path!r} is no NAME.so (of A-Z a-z 0-9 _ - + and dots)")
+            if name in seen:
+                raise ValueError(f"two plugin libraries are named {name!r}: {seen[name]} and {path}")
+            seen[name] = path
+        return self
 
+
+_LIBRARY = re.compile(r"[A-Za-z0-9_][\w+\-.]*\.so(\.\d+)*", re.ASCII)
 _UNSERVABLE = ("refit", "refittable", "stripweights", "weightstripping", "weightstreaming", "dla", "dlacore")
 
 
@@ -215,7 +230,13 @@ class ModelSpec(_Value):
                 raise ValueError(f"precision {self.precision} needs engine: tensorrt (the engine is {self.engine})")
             if self.tensorrt != TensorRTOptions():
                 raise ValueError(f"tensorrt: has no effect on the engine {self.engine}; set engine: tensorrt")
-        elif self.precision in ("fp32", "tf32") and (self.tensorrt.keep_fp32 or not self.tensorrt.keep_io_types):
+            return self
+        if self.instances and self.instances.kind == "cpu":
+            raise ValueError(
+                "instances.kind is cpu, and a TensorRT plan runs on GPUs only; "
+                "set kind: gpu, or serve on the CPU with engine: onnx"
+            )
+        if self.precision in ("fp32", "tf32") and (self.tensorrt.keep_fp32 or not self.tensorrt.keep_io_types):
             option = "keep_fp32" if self.tensorrt.keep_fp32 else "keep_io_types"
             raise ValueError(f"tensorrt.{option} has no effect on precision {self.precision}: nothing leaves fp32")
         return self

@@ -69,6 +69,12 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")
 Target = Annotated[str | None, typer.Option(help="Triton release, e.g. 26.07; default: the newest known.")]
 Server = Annotated[str, typer.Option(help="Where to prove: embedded, docker, or HOST:PORT (gRPC).")]
 ReportFile = Annotated[Path | None, typer.Option("--report", help="Also write the report to this JSON file.")]
+Plugins = Annotated[
+    list[Path] | None, typer.Option("--plugin", metavar="FILE", help="A plugin library to load first; repeat.")
+]
+VersionCompatible = Annotated[
+    bool, typer.Option("--version-compatible", help="Let a plan run the TensorRT that it carries: trust it.")
+]
 Repository = Annotated[Path, typer.Argument(help="A model repository.")]
 
 
@@ -138,6 +144,8 @@ def inspect(
     tensorrt: Annotated[
         bool, typer.Option("--tensorrt", help="Of an ONNX file: what TensorRT's parser refuses, and the mend; no GPU.")
     ] = False,
+    plugin: Plugins = None,
+    version_compatible: VersionCompatible = False,
     as_json: Json = False,
 ) -> None:
     """Show what a model is: format, inputs, outputs, opset, size; of a plan its profiles and precision."""
@@ -145,7 +153,15 @@ def inspect(
 
     printing.mode(as_json=as_json)
     with printing.results_apart(), printing.progress() as progress:
-        found = pipeline.preflight(model, lambda said: progress(model, said)) if tensorrt else pipeline.inspect(model)
+        if tensorrt:
+            found = pipeline.preflight(
+                model,
+                lambda said: progress(model, said),
+                plugins=plugin or (),
+                version_compatible=version_compatible,
+            )
+        else:
+            found = pipeline.inspect(model, plugins=plugin or (), version_compatible=version_compatible)
     printing.inspected(found)
     if tensorrt and not found["supported"]:
         raise typer.Exit(REFUSED)
@@ -246,7 +262,8 @@ def bench_engine(
     plan: Annotated[str, typer.Argument(help="A TensorRT plan.")],
     batch: Annotated[list[int] | None, typer.Option(help="Batch size; repeat; default: the optimum.")] = None,
     cuda_graph: Annotated[bool, typer.Option("--cuda-graph", help="Launch the computation as one CUDA graph.")] = False,
-    plugin: Annotated[list[Path] | None, typer.Option(help="A plugin library to load first; repeat.")] = None,
+    plugin: Plugins = None,
+    version_compatible: VersionCompatible = False,
     seconds: Annotated[float, typer.Option(min=0.1, help="Of each run.")] = 3,
     as_json: Json = False,
 ) -> None:
@@ -261,6 +278,7 @@ def bench_engine(
             batches=batch or (),
             cuda_graph=cuda_graph,
             plugins=plugin or (),
+            version_compatible=version_compatible,
             duration_s=seconds,
             progress=lambda said: progress(plan, said),
         )

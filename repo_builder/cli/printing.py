@@ -210,11 +210,17 @@ def _instances(chosen: Mapping[str, Any]) -> str:
 def _next(result: Result) -> None:
     name, report = next(iter(result.reports.items()))
     repository = shlex.quote(str(result.repository))
-    absolute = shlex.quote(str(result.repository.resolve()))
     options = example_call.options(result.repository, name, report.get("inputs") or {})
     _out.print(f"\nNext:\n  repo-builder infer {repository} {name} {options}", markup=False)
     _out.print(f"  repo-builder serve {repository}", markup=False)
-    _out.print(f"  tritonserver --model-repository={absolute}", markup=False)
+    _out.print(f"  {_tritonserver(result.repository)}", markup=False)
+
+
+def _tritonserver(repository: Path) -> str:
+    """The line for a server of the user's own."""
+    from repo_builder.server import needs
+
+    return shlex.join(needs.command_line(repository.resolve()))
 
 
 def inspected(found: Mapping[str, Any]) -> None:
@@ -241,7 +247,8 @@ def _cell(value: Any) -> str:
 def serving(running: Any, repository: Path) -> None:
     _out.print(f"serving {repository} with tritonserver {running.versions.get('tritonserver', '')}", markup=False)
     _out.print(f"  gRPC    127.0.0.1:{running.ports.grpc}\n  HTTP    127.0.0.1:{running.ports.http}")
-    _out.print(f"  metrics 127.0.0.1:{running.ports.metrics}/metrics\nCtrl-C stops it.")
+    _out.print(f"  metrics 127.0.0.1:{running.ports.metrics}/metrics")
+    _out.print(f"Elsewhere: {_tritonserver(repository)}\nCtrl-C stops it.", markup=False)
 
 
 def answered(answer: Mapping[str, Any], folder: Path | None) -> None:

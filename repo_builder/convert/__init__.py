@@ -40,10 +40,10 @@ def edge_name(source: str, target: str) -> str:
     """
     name = EDGES.get((source, target))
     if name is None:
-        targets = sorted(t for s, t in EDGES if s == source)
+        engines = [engine for engine, first in BEFORE.items() if (source, first) in EDGES]
         raise ConversionError(
             f"nothing converts {source} to {target}",
-            expected=f"{source} to " + " or ".join(targets) if targets else "a source of PyTorch or ONNX",
-            mend="choose another engine" if targets else "export the model to ONNX first",
+            expected=f"{source} to " + " or ".join(engines) if engines else "a source of PyTorch or ONNX",
+            mend="choose another engine" if engines else "export the model to ONNX first",
         )
     return name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from repo_builder import releases, toolchain
 from repo_builder.artifact import Artifact
 from repo_builder.convert import kept_nodes, older_parser, onnx_precision
 from repo_builder.convert.cases import CheckedCase
-from repo_builder.errors import ConversionError, SpecError, TargetError
+from repo_builder.errors import ConversionError, SourceMissingError, SpecError, TargetError
 from repo_builder.proof import Arrays
 from repo_builder.spec import TensorRTOptions
 from repo_builder.tensorrt import calls, installation, truth, versions
@@ -64,7 +65,8 @@ def builder(release: releases.Release, precision: str, options: TensorRTOptions)
     Raises:
         SpecError: inputs and outputs in bf16.
         TensorRTMissingError: there is none that builds and runs plans.
-        TensorRTError: it has no such precision.
+        TensorRTError: it has no such precision, or no plans that are as compatible as was asked.
+        SourceMissingError: there is no such plugin library.
         TargetError: the release is known to carry a TensorRT that does not load its plans.
     """
     if precision == "bf16" and not options.keep_io_types:
@@ -75,16 +77,29 @@ def builder(release: releases.Release, precision: str, options: TensorRTOptions)
         )
     found = installation.builder()
     versions.check_precision(found.module, found.version, precision)
+    compatible = {name: getattr(options, name) for name in ("version_compatible", "hardware_compatible")}
+    versions.check_compatible(found.module, found.version, compatible)
+    _check_there(options.plugins)
     carried = release.images["py3"].tensorrt if "py3" in release.images else None
-    compatible = options.version_compatible
-    if carried and not versions.loads(found.version, carried, version_compatible=compatible):
-        fitting = versions.releases_for(found.version, version_compatible=compatible)
+    able = options.version_compatible
+    if carried and not versions.loads(found.version, carried, version_compatible=able):
+        fitting = versions.releases_for(found.version, version_compatible=able)
         raise TargetError(
             f"Triton {release.name} carries TensorRT {carried}, which does not load plans of {found.called}",
             expected=f"TensorRT {carried} here, or a release that loads plans of {found.version}",
             mend=f"--target {fitting[-1]}" if fitting else "build in the target's own container",
         )
     return Builder(found, versions.abilities(found.module, found.version))
+
+
+def _check_there(libraries: Sequence[str]) -> None:
+    for library in libraries:
+        if not Path(library).is_file():
+            raise SourceMissingError(
+                f"there is no plugin library {library}",
+                expected="a file for each of tensorrt.plugins",
+                mend="correct the path; a relative one starts at the spec's folder",
+            )
 
 
 def convert(
@@ -103,7 +118,7 @@ def convert(
 
     Args:
         source: an Artifact of format ``onnx``, its batch dimension proved.
-        out: the plan to write, in a folder that exists.
+        out: the plan to write, in a folder that exists; plugin libraries are copied beside it.
         builder: the TensorRT of this machine.
         precision: fp32, tf32, fp16, bf16, int8 or fp8.
         options: the spec's.
@@ -130,6 +145,9 @@ def convert(
         max_opset=builder.opset,
         progress=progress,
     )
+    libraries = [out.with_name(Path(library).name) for library in options.plugins]
+    for library, copy in zip(options.plugins, libraries, strict=True):
+        shutil.copyfile(library, copy)
     request = {
         "onnx": str(graph.path),
         "plan": str(out),
@@ -140,7 +158,7 @@ def convert(
         "timing_cache": str(builder.timing_cache) if options.timing_cache and builder.able.timing_cache else None,
         "version_compatible": options.version_compatible,
         "hardware_compatible": options.hardware_compatible,
-        "plugins": list(options.plugins),
+        "plugins": [str(library) for library in libraries],
         "keep_fp32": list(loss.kept) if weak else [],
     }
     say(f"building the plan with {builder.installed.called}")
@@ -167,6 +185,12 @@ def _check(request: Mapping[str, Any], answer: Mapping[str, Any], graph: Artifac
     """Refuse a plan that is not what was asked for, or that nobody here can look into."""
     precision = request["precision"]
     expected = [truth.expect(answer["module"], answer["version"], side) for side in (graph.inputs, graph.outputs)]
+    if apart := [Path(one["path"]).name for one in answer["plugins"] if one["how"] != "dlopen"]:
+        raise ConversionError(
+            f"{', '.join(apart)} tells its plugins to TensorRT's own loader of libraries alone",
+            expected="a library that registers its plugins when it is opened: Triton's backend only opens it (dlopen)",
+            mend="register the creators with REGISTER_TENSORRT_PLUGIN",
+        )
     if problems := truth.check(request, answer, *expected, kept=kept):
         raise ConversionError(
             f"the plan is not what was asked ({precision}): " + "; ".join(problems),
@@ -199,7 +223,7 @@ def _artifact(
         return TensorSpec(one["name"], dtype(one["dtype"]).triton, shape)
 
     gpu = installed.gpu
-    facts = {
+    facts: dict[str, Any] = {
         "tensorrt": answer["version"],
         "module": answer["module"],
         "gpu": gpu.name if gpu else None,
@@ -216,7 +240,8 @@ def _artifact(
     inputs, outputs = (tuple(map(spec, told[side])) for side in ("inputs", "outputs"))
     order = [t.name for t in (*graph.inputs, *graph.outputs)]
     inputs, outputs = (tuple(sorted(side, key=lambda t: order.index(t.name))) for side in (inputs, outputs))
-    return Artifact(out, "tensorrt_plan", inputs, outputs, source.batch, (out.name,), facts)
+    files = (out.name, *facts["plugins"])
+    return Artifact(out, "tensorrt_plan", inputs, outputs, source.batch, files, facts)
 
 
 def _touched(plan: Artifact, source: Artifact, corners: Sequence[Arrays]) -> None:

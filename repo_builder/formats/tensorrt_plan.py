@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from repo_builder.artifact import Artifact
-from repo_builder.errors import SignatureError, TensorRTError
+from repo_builder.errors import RepositoryError, SignatureError, TensorRTError
 from repo_builder.formats import signature, source_file
+from repo_builder.server import needs
 from repo_builder.tensorrt import calls, installation, plan_header, truth, versions
 from repo_builder.tensors import TensorSpec, dtype
 
@@ -25,7 +26,13 @@ def matches(path: Path) -> bool:
     return path.suffix.lower() in _SUFFIXES
 
 
-def describe(path: Path, inputs: Sequence[TensorSpec] = ()) -> Artifact:
+def describe(
+    path: Path,
+    inputs: Sequence[TensorSpec] = (),
+    *,
+    plugins: Sequence[Path] = (),
+    version_compatible: bool = False,
+) -> Artifact:
     """The artifact of a plan.
 
     Facts: ``module``, ``tensorrt`` (version that built it, from the header), ``plan_bytes``, ``releases`` (Triton
@@ -34,7 +41,13 @@ def describe(path: Path, inputs: Sequence[TensorSpec] = ()) -> Artifact:
     empty). Of an opened plan also ``gpu``, ``compute_capability``, ``profiles``, ``layers`` (by precision),
     ``hardware_compatible``, ``shape_tensors`` and ``unservable`` (what Triton's tensorrt backend has no call for).
 
-    A plan that carries a runtime of its own (version-compatible) is not opened: that would run code out of the file.
+    Nothing runs that may come with a plan from elsewhere: neither plugin libraries nor the runtime that a
+    version-compatible plan carries. A plan that needs them is opened where they are named and allowed.
+
+    Args:
+        inputs: what the spec says of them.
+        plugins: libraries to load first.
+        version_compatible: let the plan run the code that it carries.
 
     Raises:
         SourceMissingError, SourceCorruptError: the file.
@@ -56,10 +69,19 @@ def describe(path: Path, inputs: Sequence[TensorSpec] = ()) -> Artifact:
     found, why = _opener(header)
     if found is not None:
         try:
-            answer = calls.call(found, "inspect_plan.py", {"plan": str(path.absolute()), "plugins": []})
+            answer = calls.call(
+                found,
+                "inspect_plan.py",
+                {
+                    "plan": str(path.absolute()),
+                    "plugins": [str(library.absolute()) for library in plugins],
+                    "allow_host_code": version_compatible,
+                },
+            )
         except TensorRTError as error:
-            why = error.found
+            why = error.found + _lacks(path, plugins, version_compatible)
         else:
+            facts |= {"version_compatible": version_compatible} if version_compatible else {}
             return _opened(path, inputs, {**facts, "opened": True, "not_opened": ""}, answer, found)
     if inputs:
         raise SignatureError(
@@ -73,15 +95,13 @@ def run(
     artifact: Artifact,
     inputs: Mapping[str, np.ndarray[Any, Any]],
     *,
-    plugins: Sequence[Path] = (),
     profile: int | None = None,
 ) -> dict[str, np.ndarray[Any, Any]]:
     """Outputs by name, computed by TensorRT on the GPU.
 
     Args:
-        artifact: a plan that was opened or built here.
+        artifact: a plan that was opened or built here; its facts name the plugin libraries beside it.
         inputs: arrays by name.
-        plugins: libraries that the plan needs.
         profile: index of the optimization profile; None takes the one that fits best.
 
     Raises:
@@ -100,12 +120,23 @@ def run(
             "inputs": str(given),
             "outputs": str(made),
             "profile": profile,
-            "plugins": [str(path) for path in plugins],
+            "plugins": [str(artifact.folder.absolute() / name) for name in artifact.facts.get("plugins", ())],
             "version_compatible": bool(artifact.facts.get("version_compatible")),
         }
         calls.call(installation.builder(), "run.py", request)
         with np.load(made, allow_pickle=False) as stored:
             return {spec.name: stored[spec.name] for spec in artifact.outputs}
+
+
+def _lacks(path: Path, plugins: Sequence[Path], version_compatible: bool) -> str:
+    """What the config beside a plan says that it needs, and was not given."""
+    try:
+        libraries, carries = needs.of_plan(path)
+    except RepositoryError as error:
+        return f"; {error.found}"
+    flags = [f"--plugin {library}" for library in libraries if library.name not in {p.name for p in plugins}]
+    flags += ["--version-compatible"] if carries and not version_compatible else []
+    return f"; its config says that it needs {' '.join(flags)} (code that comes with the plan)" if flags else ""
 
 
 def _opener(header: plan_header.PlanHeader) -> tuple[installation.Installation | None, str]:

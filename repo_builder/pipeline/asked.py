@@ -10,6 +10,7 @@ from repo_builder.artifact import Artifact
 from repo_builder.convert import onnx_to_tensorrt
 from repo_builder.errors import ConversionError, RepoBuilderError, SpecError
 from repo_builder.spec import ModelSpec
+from repo_builder.tasks import plan_model
 
 
 def check(model: ModelSpec, source: Artifact, task: str) -> None:
@@ -51,24 +52,19 @@ def check_configs(model: ModelSpec, release: releases.Release) -> None:
     Raises:
         SpecError: an unknown field, or a value that does not fit it.
         TargetError: a field, platform or backend that the target lacks.
-        TensorRTMissingError, TensorRTError: see ``onnx_to_tensorrt.builder``.
+        TensorRTMissingError, TensorRTError, SourceMissingError: see ``onnx_to_tensorrt.builder``.
     """
-    for option in ("plugins", "version_compatible"):
-        if getattr(model.tensorrt, option):
-            raise SpecError(
-                f"tensorrt.{option} needs an option of the server (--backend-config=tensorrt,...), which neither build "
-                "nor serve passes on yet",
-                expected="a plan that loads without",
-                mend=f"leave {option} out",
-            )
-    if model.engine == "tensorrt":
-        onnx_to_tensorrt.builder(release, model.precision, model.tensorrt)
     for place, fields in {"": model.config, **{f"step_configs.{s}": c for s, c in model.step_configs.items()}}.items():
         if fields:
             try:
-                releases.check_config(model_config.build(_set(fields)), release)
+                config = model_config.build(_set(fields))
+                releases.check_config(config, release)
+                if model.engine == "tensorrt" and not place:
+                    plan_model.check_kinds(config)
             except RepoBuilderError as error:
                 raise error.at(stage=place) from error.__cause__
+    if model.engine == "tensorrt":
+        onnx_to_tensorrt.builder(release, model.precision, model.tensorrt)
 
 
 def _set(fields: Any) -> Any:

@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 
 from repo_builder import client, formats, proof, releases, server, spec, tasks
+from repo_builder.artifact import Artifact
 from repo_builder.errors import RepositoryError, SourceMissingError, SpecError, UsageError, nearest
+from repo_builder.formats import tensorrt_plan
 from repo_builder.pipeline import arguments, serving, unit
 from repo_builder.spec import ModelSpec
 from repo_builder.tensorrt import installation, performance
@@ -20,18 +22,33 @@ from repo_builder.tensors import TensorSpec
 Progress = Callable[[str, str], None]
 
 
-def inspect(source: str) -> dict[str, Any]:
-    """Format, signature and facts of a model, or the models of a spec or of a repository; JSON values."""
+def inspect(source: str, *, plugins: Sequence[Path] = (), version_compatible: bool = False) -> dict[str, Any]:
+    """Format, signature and facts of a model, or the models of a spec or of a repository; JSON values.
+
+    Args:
+        plugins, version_compatible: of a plan: see ``formats.tensorrt_plan.describe``.
+
+    Raises:
+        SpecError: these were given for something else.
+    """
     path = Path(source)
+    if plugins or version_compatible:
+        plan = _plan(source)
+        return _artifact(tensorrt_plan.describe(plan, plugins=plugins, version_compatible=version_compatible))
     if spec.is_spec(source):
         return {"spec": path.name, "models": [_described(model) for model in spec.load(path).models]}
     if path.is_dir() and any(path.glob("*/config.pbtxt")):
         found = serving.configs(path)
-        return {"repository": path.name, "models": [_summary(name, config) for name, config in found.items()]}
+        options = server.needs.backend_options(path)
+        models = [_summary(name, config) for name, config in found.items()]
+        return {"repository": path.name, "models": models, **({"tritonserver": list(options)} if options else {})}
     name, location = formats.detect(source)
-    artifact = formats.get(name).describe(location)
+    return _artifact(formats.get(name).describe(location))
+
+
+def _artifact(artifact: Artifact) -> dict[str, Any]:
     return {
-        "format": name,
+        "format": artifact.format,
         **_signature(artifact.inputs, artifact.outputs),
         **{k: v for k, v in artifact.facts.items() if v not in (None, "", [], {})},
         "files": list(artifact.files),
@@ -40,11 +57,22 @@ def inspect(source: str) -> dict[str, Any]:
     }
 
 
-def preflight(source: str, progress: Callable[[str], None] | None = None) -> dict[str, Any]:
+def preflight(
+    source: str,
+    progress: Callable[[str], None] | None = None,
+    *,
+    plugins: Sequence[Path] = (),
+    version_compatible: bool = False,
+) -> dict[str, Any]:
     """What TensorRT's parser says of an ONNX file, with or without a GPU; JSON values.
+
+    Args:
+        plugins: libraries to load first.
+        version_compatible: refused, for an ONNX file carries no code of its own.
 
     Raises:
         SpecError: not an ONNX file.
+        UsageError: ``version_compatible``.
         SourceCorruptError, ToolchainError, TensorRTError: see ``tensorrt.preflight``.
     """
     from repo_builder.tensorrt import preflight as parser
@@ -56,7 +84,13 @@ def preflight(source: str, progress: Callable[[str], None] | None = None) -> dic
             expected="an ONNX file, which is what TensorRT's parser reads",
             mend="build it with engine: onnx first; its repository holds the file as 1/model.onnx",
         )
-    return parser.preflight(path, progress)
+    if version_compatible:
+        raise UsageError(
+            f"--version-compatible is for plans, and {source} is of format onnx",
+            expected="--plugin FILE at most",
+            mend="leave it out",
+        )
+    return parser.preflight(path, progress, plugins=plugins)
 
 
 def bench(
@@ -65,31 +99,44 @@ def bench(
     batches: Sequence[int] = (),
     cuda_graph: bool = False,
     plugins: Sequence[Path] = (),
+    version_compatible: bool = False,
     duration_s: float = 3,
     progress: Callable[[str], None] | None = None,
 ) -> performance.Performance:
     """Time a plan on this machine's GPU: see ``tensorrt.performance.measure``.
 
+    Of a plan in a repository the config beside it tells what it needs; ``plugins`` and ``version_compatible`` are for
+    one that lies elsewhere.
+
     Raises:
         SpecError: not a plan.
+        RepositoryError: its config names a plugin library that is not beside it.
         TensorRTMissingError: no TensorRT, or no GPU.
     """
-    name, path = formats.detect(plan)
-    if name != "tensorrt_plan":
-        raise SpecError(
-            f"{plan} is of format {name}",
-            expected="a TensorRT plan",
-            mend="name the file: REPOSITORY/MODEL/1/model.plan",
-        )
+    path = _plan(plan)
+    beside, carries = server.needs.of_plan(path)
+    given = {library.name for library in plugins}
     return performance.measure(
         installation.builder(),
         path,
         batches=batches,
         cuda_graph=cuda_graph,
-        plugins=plugins,
+        plugins=[*plugins, *(library for library in beside if library.name not in given)],
+        version_compatible=version_compatible or carries,
         duration_s=duration_s,
         progress=progress,
     )
+
+
+def _plan(source: str) -> Path:
+    name, path = formats.detect(source)
+    if name != "tensorrt_plan":
+        raise SpecError(
+            f"{source} is of format {name}",
+            expected="a TensorRT plan",
+            mend="name the file: REPOSITORY/MODEL/1/model.plan",
+        )
+    return path
 
 
 def serve(

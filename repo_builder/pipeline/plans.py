@@ -119,7 +119,7 @@ def shape_tensors(model: ModelSpec, graph: Artifact) -> list[str]:
     return [t.name for t in graph.inputs if t.name in named and t.dtype in ("INT32", "INT64")]
 
 
-def built_with(model: ModelSpec) -> dict[str, str | None]:
+def built_with(model: ModelSpec) -> dict[str, Any]:
     """What a plan depends on beside its spec: the TensorRT and the GPU here, and the plugins' content."""
     if model.engine != "tensorrt":
         return {}
@@ -128,5 +128,7 @@ def built_with(model: ModelSpec) -> dict[str, str | None]:
     return {
         "version": found.version if found else None,
         "gpu": f"{gpu.name} {gpu.compute_capability}" if gpu else None,
-        **{Path(path).name: file_digest(Path(path)) for path in model.tensorrt.plugins if Path(path).is_file()},
+        "plugins": [
+            [path.name, file_digest(path) if path.is_file() else None] for path in map(Path, model.tensorrt.plugins)
+        ],
     }

@@ -18,6 +18,7 @@ from repo_builder.errors import RepositoryError, ServerStartError, TargetError
 from repo_builder.repository import manifest
 from repo_builder.repository.layout import Layout
 from repo_builder.repository.plan import Unit
+from repo_builder.tensorrt import versions
 
 Progress = Callable[[str, str], None]
 STAND_INS = ("onnxruntime", "pytorch", "tensorrt")
@@ -136,7 +137,8 @@ def report(
             "versions": dict(served.versions),
         },
         "backends": {m: f"{b} (Python stand-in)" if m in stand_ins else b for m, b in backends.items()},
-        "limits": limits(served, release, metadata.version, {backends[m] for m in stand_ins}, backends),
+        "limits": limits(served, release, metadata.version, {backends[m] for m in stand_ins}, backends)
+        + ([] if served.kind == "docker" else unchecked_plans(release, facts)),
         "target": release.name,
         "repo_builder": repo_builder.__version__,
         **{k: facts[k] for k in ("task", "engine", "source", "instances") if k in facts},
@@ -180,6 +182,15 @@ def limits(
     return said
 
 
+def unchecked_plans(release: releases.Release, facts: Mapping[str, Any]) -> list[str]:
+    """What is not known of a unit's plans on a release whose TensorRT the table does not have; in words."""
+    engine = facts.get("engine") or {}
+    sides = [side.get("engine") or {} for side in (facts.get("gpus") or {}).values()]
+    parts = [part for one in (engine, *sides) for part in (one, *(one.get("parts") or {}).values())]
+    built = dict.fromkeys(str(part["tensorrt"]) for part in parts if part.get("tensorrt"))
+    return list(filter(None, (versions.unchecked(release.name, version) for version in built)))
+
+
 def unproven(units: Sequence[Unit], release: releases.Release) -> dict[str, dict[str, Any]]:
     """Reports of a build that was told not to verify."""
     return {
@@ -188,7 +199,7 @@ def unproven(units: Sequence[Unit], release: releases.Release) -> dict[str, dict
             "passed": None,
             "failures": [],
             "inputs": unit.proof.inputs() if unit.proof else {},
-            "limits": ["not served: built with --no-verify"],
+            "limits": ["not served: built with --no-verify", *unchecked_plans(release, unit.facts)],
             "target": release.name,
             "repo_builder": repo_builder.__version__,
             **{k: unit.facts[k] for k in ("task", "engine", "source", "instances") if k in unit.facts},

@@ -56,8 +56,9 @@ def key(model: ModelSpec, source: Artifact, release: releases.Release, task: str
     """
     package = Path(__file__).parent.parent
     texts = None if isinstance(model.samples.texts, str) else model.samples.texts
+    apart: dict[str, Any] = {"source": True, "samples": True, "name": True, "task": True, "tensorrt": {"plugins"}}
     parts = {
-        "spec": json.loads(model.model_dump_json(exclude={"source", "samples", "name", "task"})),
+        "spec": json.loads(model.model_dump_json(exclude=apart)),
         "name": model.public_name,
         "factory": source.facts.get("factory"),
         "task": task,

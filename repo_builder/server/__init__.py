@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from repo_builder.server import docker
+from repo_builder.server import docker, needs
 from repo_builder.server.embedded import start
 from repo_builder.server.running import Ports, RunningServer
 
-__all__ = ["Ports", "RunningServer", "docker", "start"]
+__all__ = ["Ports", "RunningServer", "docker", "needs", "start"]

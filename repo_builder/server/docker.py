@@ -10,13 +10,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from repo_builder.errors import ServerStartError, SourceMissingError, ToolchainError
-from repo_builder.server import keeper, ports
+from repo_builder.server import keeper, needs, ports
 from repo_builder.server.running import Ports, RunningServer
 from repo_builder.toolchain import Progress
 
 REGISTRY = "nvcr.io/nvidia/tritonserver"
 # Inside the container tritonserver listens on its default ports.
 _INSIDE = {"grpc": 8001, "http": 8000, "metrics": 8002}
+_MOUNTED = "/models"
 _GRACE_SECONDS = 30.0
 
 
@@ -45,7 +46,10 @@ def command(
         name: the container's name; Docker invents one where it is empty.
         models: load only these, under explicit model control.
         gpus: give the container all GPUs (default: where this machine has an NVIDIA driver).
-        extra_args: more arguments for ``tritonserver``.
+        extra_args: more arguments for ``tritonserver``, after those that its plans need (``needs.backend_options``).
+
+    Raises:
+        RepositoryError: see ``needs.backend_options``.
     """
     where = where or Ports(_INSIDE["grpc"], _INSIDE["http"], _INSIDE["metrics"])
     if gpus is None:
@@ -55,11 +59,11 @@ def command(
     for service, inside in _INSIDE.items():
         arguments.append(f"--publish=127.0.0.1:{getattr(where, service)}:{inside}")
     # --mount, unlike --volume, takes a path with a colon and refuses a source that is not there; its value is CSV.
-    arguments.append(f"--mount=type=bind,{_csv(f'source={repository.absolute()}')},target=/models,readonly")
-    arguments += [image(release, flavour), "tritonserver", "--model-repository=/models"]
+    arguments.append(f"--mount=type=bind,{_csv(f'source={repository.absolute()}')},target={_MOUNTED},readonly")
+    arguments += [image(release, flavour), "tritonserver", f"--model-repository={_MOUNTED}"]
     if models:
         arguments += ["--model-control-mode=explicit", *(f"--load-model={model}" for model in models)]
-    return [*arguments, *extra_args]
+    return [*arguments, *needs.backend_options(repository, models, mounted=_MOUNTED), *extra_args]
 
 
 def start(

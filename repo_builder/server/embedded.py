@@ -124,6 +124,7 @@ def start(
         ToolchainError: the environment could not be made.
         PortInUseError: a wanted port is taken.
         ServerStartError: the server died, a model did not load, or the time ran out; with its own log lines.
+        RepositoryError: see ``needs.backend_options``.
     """
     repository = repository.absolute()
     if not repository.is_dir():
@@ -138,7 +139,7 @@ def start(
     if models:
         options.append("--model-control-mode=explicit")
         options += [f"--load-model={name}" for name in models]
-    options += extra_args
+    options += [*needs.backend_options(repository, models), *extra_args]
     attempts = 1 if all(wanted) else 3
     while True:
         attempts -= 1

@@ -51,6 +51,8 @@ def engine_model(name: str, spec: ModelSpec, engine: Artifact) -> PlannedModel:
         "output": [_tensor(t, size, engine) for t in engine.outputs],
     }
     fields |= _instances(spec, engine)
+    if engine.format == plan_model.FORMAT and (parameters := plan_model.server_parameters(engine)):
+        fields["parameters"] = parameters
     if size and spec.batching.dynamic:
         fields["dynamic_batching"] = dynamic_batching(spec)
         if _differ(engine) and any(group["kind"] == _KINDS["cpu"] for group in fields.get("instance_group", ())):

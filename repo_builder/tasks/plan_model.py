@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from repo_builder.artifact import Artifact
 from repo_builder.errors import SignatureError, SpecError
+from repo_builder.server import needs
 from repo_builder.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -42,21 +43,12 @@ def shape_tensors(engine: Artifact) -> Sequence[str]:
 
 
 def instance_group(spec: ModelSpec, engine: Artifact) -> dict[str, Any]:
-    """One instance on every GPU, or the asked ones; each opens all profiles.
+    """One instance on every GPU, or the asked ones (the spec refuses those on the CPU); each opens all profiles.
 
     The scheduler gives any request to any instance, whatever its shape, so an instance that opened only some profiles
     would fail what another one serves. The cores of ``cpus`` do not count.
-
-    Raises:
-        SpecError: instances on the CPU were asked for.
     """
     asked = spec.instances
-    if asked and asked.kind == "cpu":
-        raise SpecError(
-            "instances.kind is cpu, and a TensorRT plan runs on GPUs only",
-            expected="kind gpu or auto",
-            mend="set instances.kind: gpu, or serve the model on the CPU with engine: onnx",
-        )
     group: dict[str, Any] = {"count": asked.count if asked else 1, "kind": "KIND_GPU"}
     if asked and asked.gpus:
         group["gpus"] = list(asked.gpus)
@@ -66,6 +58,30 @@ def instance_group(spec: ModelSpec, engine: Artifact) -> dict[str, Any]:
     return group
 
 
+def server_parameters(engine: Artifact) -> dict[str, Any]:
+    """What the plan needs of the server, as parameters of its config that ``server.needs`` reads."""
+    values = {
+        needs.VERSION_COMPATIBLE: "true" if engine.facts.get("version_compatible") else "",
+        needs.PLUGINS: ";".join(engine.facts.get("plugins", ())),
+    }
+    return {key: {"string_value": value} for key, value in values.items() if value}
+
+
+def check_kinds(config: ModelConfig) -> None:
+    """Refuse instances on the CPU.
+
+    Raises:
+        SpecError: the config has some.
+    """
+    kinds = type(config).DESCRIPTOR.fields_by_name["instance_group"].message_type.enum_types_by_name["Kind"]
+    if any(kinds.values_by_number[group.kind].name == "KIND_CPU" for group in config.instance_group):
+        raise SpecError(
+            "instance_group has KIND_CPU, and a TensorRT plan runs on GPUs only",
+            expected="kind: KIND_GPU",
+            mend="leave instance_group out of config, or correct its kind",
+        )
+
+
 def check(config: ModelConfig, engine: Artifact) -> None:
     """Refuse a config (the user's overrides laid over it) that the backend refuses, or whose requests it would fail.
 
@@ -73,17 +89,11 @@ def check(config: ModelConfig, engine: Artifact) -> None:
         SpecError: instances on the CPU, or profiles that the plan does not have or that no instance opens.
         SignatureError: larger batches than the profiles take, or batching of shape tensors.
     """
+    check_kinds(config)
     count = len(engine.facts.get("profiles", ()))
     known = [str(number) for number in range(max(1, count))]
-    kinds = type(config).DESCRIPTOR.fields_by_name["instance_group"].message_type.enum_types_by_name["Kind"]
     opened: set[int] = set()
     for group in config.instance_group:
-        if kinds.values_by_number[group.kind].name == "KIND_CPU":
-            raise SpecError(
-                "instance_group has KIND_CPU, and a TensorRT plan runs on GPUs only",
-                expected="kind: KIND_GPU",
-                mend="leave instance_group out of config, or correct its kind",
-            )
         unknown = [profile for profile in group.profile if profile not in known]
         if unknown or (count > 1 and not group.profile):
             raise SpecError(

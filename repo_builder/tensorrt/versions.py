@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from repo_builder import releases
@@ -71,6 +72,36 @@ def check_precision(module: str, version: str, precision: str) -> None:
             expected="one of " + ", ".join(able.precisions),
             mend="build with TensorRT 10 or newer" + (", or take fp16" if precision == "bf16" else ", or take int8"),
         )
+
+
+def check_compatible(module: str, version: str, wanted: Mapping[str, bool]) -> None:
+    """Refuse plans for other versions or GPUs where this TensorRT makes none.
+
+    Args:
+        wanted: by option (``version_compatible``, ``hardware_compatible``), whether it was asked for.
+
+    Raises:
+        TensorRTError: with the option.
+    """
+    asked = [option for option, there in wanted.items() if there]
+    if asked and not abilities(module, version).compatible_plans:
+        called = "TensorRT-RTX" if module == "tensorrt_rtx" else "TensorRT"
+        raise TensorRTError(
+            f"{called} {version} makes no {asked[0].replace('_', '-')} plans",
+            expected="TensorRT 8.6 or newer",
+            mend=f"leave tensorrt.{asked[0]} out, or build with TensorRT",
+        )
+
+
+def unchecked(release: str, built: str) -> str:
+    """What is not known of a plan on a release whose TensorRT the table does not have; empty where it has it."""
+    carried = _carried()
+    if release not in carried or carried[release]:
+        return ""
+    return (
+        f"which TensorRT release {release} carries is not known: whether it loads this plan of TensorRT {built} was "
+        "not checked"
+    )
 
 
 def check_opset(module: str, version: str, opset: int, file: str) -> None:

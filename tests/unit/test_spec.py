@@ -296,6 +296,23 @@ def test_what_fp32_cannot_keep_is_refused(options):
     assert spec.from_flags("m.onnx", engine="tensorrt", precision="fp16", tensorrt=options).models[0].tensorrt
 
 
+@pytest.mark.parametrize(
+    ("plugins", "found"),
+    [
+        (["/a/libmine.so", "/b/libmine.so"], "two plugin libraries are named 'libmine.so': /a/libmine.so and /b/"),
+        (["libmine.a"], "the plugin library 'libmine.a' is no NAME.so"),
+        (["a;b.so"], "the plugin library 'a;b.so' is no NAME.so"),
+        (["-l.so"], "the plugin library '-l.so' is no NAME.so"),
+    ],
+)
+def test_plugin_libraries_have_names_that_a_repository_and_the_servers_option_take(plugins, found):
+    with pytest.raises(SpecError) as caught:
+        spec.from_flags("m.onnx", engine="tensorrt", tensorrt={"plugins": plugins})
+    assert found in caught.value.found
+    fine = spec.from_flags("m.onnx", engine="tensorrt", tensorrt={"plugins": ["a/libmine.so.8.6", "b.so"]})
+    assert fine.models[0].tensorrt.plugins == ("a/libmine.so.8.6", "b.so")
+
+
 def test_options_of_tensorrt_belong_to_its_engine():
     with pytest.raises(SpecError, match="precision fp16 needs engine: tensorrt"):
         spec.from_flags("m.onnx", precision="fp16")

@@ -21,7 +21,7 @@ def test_a_missing_edge_names_the_ones_there_are():
         convert.edge("onnx", "torchscript")
     assert str(caught.value).splitlines() == [
         "nothing converts onnx to torchscript",
-        "  expected: onnx to onnx or tensorrt_plan",
+        "  expected: onnx to onnx or tensorrt",
         "  to mend it: choose another engine",
     ]
 

@@ -9,8 +9,9 @@ import pytest
 
 from repo_builder import pipeline, spec
 from repo_builder.artifact import Artifact
-from repo_builder.errors import ConversionError, RepoBuilderError, SpecError, TargetError
+from repo_builder.errors import ConversionError, RepoBuilderError, SourceMissingError, SpecError, TargetError
 from repo_builder.pipeline import asked
+from repo_builder.tensorrt import installation
 from tests import models
 
 
@@ -29,7 +30,7 @@ def test_an_engine_that_no_converter_leads_to(tmp_path: Path) -> None:
     error = refused(tmp_path, engine="torchscript")
     assert isinstance(error, ConversionError)
     assert str(error).startswith(
-        "linear: describe: nothing converts onnx to torchscript\n  expected: onnx to onnx or tensorrt_plan\n"
+        "linear: describe: nothing converts onnx to torchscript\n  expected: onnx to onnx or tensorrt\n"
     )
 
 
@@ -67,8 +68,43 @@ def test_generation_makes_no_plans(tmp_path: Path) -> None:
     asked.check(model, Artifact(tmp_path, "huggingface"), "sentence-embedding")
 
 
-@pytest.mark.parametrize("option", [{"plugins": ["libmine.so"]}, {"version_compatible": True}])
-def test_plans_that_need_options_of_the_server_are_refused(tmp_path: Path, option: dict[str, Any]) -> None:
-    error = refused(tmp_path, engine="tensorrt", tensorrt=option)
+def test_instances_of_a_plan_on_the_cpu_are_refused_before_anything_is_converted(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="kind is cpu, and a TensorRT plan runs on GPUs only"):
+        planned(tmp_path, engine="tensorrt", instances={"count": 1, "kind": "cpu"})
+    error = refused(tmp_path, engine="tensorrt", config={"instance_group": [{"kind": "KIND_CPU"}]})
     assert isinstance(error, SpecError)
-    assert f"tensorrt.{next(iter(option))} needs an option of the server" in str(error)
+    assert "instance_group has KIND_CPU, and a TensorRT plan runs on GPUs only" in str(error)
+
+
+@pytest.fixture
+def tensorrt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that says of itself that it has TensorRT 8.6.1 and a GPU; nothing is built with it."""
+    gpu = installation.Gpu("NVIDIA H100", "9.0", "580", 1 << 30)
+    found = installation.Installation(Path("python"), "tensorrt", "8.6.1", gpu)
+    monkeypatch.setattr(installation, "find", lambda: found)
+    monkeypatch.setattr(installation, "builder", lambda: found)
+
+
+@pytest.mark.usefixtures("tensorrt")
+def test_plugin_libraries_must_be_there(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"version_compatible": True, "plugins": [str(tmp_path / "libmine.so")]}
+    error = refused(tmp_path, engine="tensorrt", tensorrt=options)
+    assert isinstance(error, SourceMissingError)
+    assert f"there is no plugin library {tmp_path / 'libmine.so'}" in str(error)
+    (tmp_path / "libmine.so").write_bytes(b"a library")
+    assert not planned(tmp_path, engine="tensorrt", tensorrt=options).failed
+
+
+@pytest.mark.usefixtures("tensorrt")
+def test_the_key_holds_plugins_by_name_and_content_wherever_they_lie(tmp_path: Path) -> None:
+    def key(folder: str, content: bytes, name: str = "libmine.so") -> str:
+        path = tmp_path / folder / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content)
+        (step,) = planned(tmp_path, engine="tensorrt", tensorrt={"plugins": [str(path)]}).steps
+        return step.key
+
+    first = key("here", b"1")
+    assert key("there", b"1") == first
+    assert key("here", b"2") != first
+    assert key("here", b"1", "libother.so") != first

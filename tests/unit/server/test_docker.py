@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from repo_builder.errors import ServerStartError, ToolchainError
-from repo_builder.server import Ports, docker
+from repo_builder.server import Ports, docker, needs
 
 # A stand-in for docker: "run" answers like tritonserver on the published HTTP port until SIGTERM.
 DOCKER = """#!{python}
@@ -64,6 +64,24 @@ def test_the_plain_command() -> None:
     assert "--publish=127.0.0.1:8001:8001" in line
     assert line[-3:] == ["nvcr.io/nvidia/tritonserver:24.10-py3", "tritonserver", "--model-repository=/models"]
     assert not any(part.startswith(("--name", "--gpus")) for part in line)
+
+
+def test_the_options_that_its_plans_need(tmp_path: Path) -> None:
+    folder = tmp_path / "m" / "1"
+    folder.mkdir(parents=True)
+    (folder / "libmine.so").write_bytes(b"1")
+    (folder.parent / "config.pbtxt").write_text(
+        'backend: "tensorrt"\n'
+        f'parameters {{ key: "{needs.VERSION_COMPATIBLE}" value {{ string_value: "true" }} }}\n'
+        f'parameters {{ key: "{needs.PLUGINS}" value {{ string_value: "libmine.so" }} }}\n',
+        encoding="utf-8",
+    )
+    line = docker.command(tmp_path, "26.07", extra_args=["--log-verbose=1"])
+    assert shlex.join(line).endswith(
+        " tritonserver --model-repository=/models --backend-config=tensorrt,version-compatible=true "
+        "--backend-config=tensorrt,plugins=/models/m/1/libmine.so --log-verbose=1"
+    )
+    assert not any(part.startswith("--backend-config") for part in docker.command(tmp_path, "26.07", models=["other"]))
 
 
 def test_a_folder_with_a_comma() -> None:

@@ -75,9 +75,20 @@ def test_asked_instances_are_gpu_instances(plan: Any) -> None:
     asked = {"count": 2, "kind": "auto", "gpus": [1]}
     group = engine_model("m", _spec(instances=asked), plan()).config.instance_group[0]
     assert (group.count, group.kind, list(group.gpus)) == (2, 1, [1])
-    with pytest.raises(SpecError, match="a TensorRT plan runs on GPUs only") as caught:
-        engine_model("m", _spec(instances={"count": 2, "kind": "cpu"}), plan())
-    assert "engine: onnx" in caught.value.mend
+
+
+def test_what_a_plan_needs_of_the_server_stands_in_its_config(plan: Any, tmp_path: Path) -> None:
+    (tmp_path / "libmine.so").write_bytes(b"a library")
+    facts = {"version_compatible": True, "plugins": ["libmine.so"], "profiles": _ranges(8)}
+    made = engine_model(
+        "m", _spec(config={"parameters": {"x": "1"}}), plan(files=("built.plan", "libmine.so"), facts=facts)
+    )
+    assert {key: value.string_value for key, value in made.config.parameters.items()} == {
+        "backend-config.tensorrt.plugins": "libmine.so",
+        "backend-config.tensorrt.version-compatible": "true",
+        "x": "1",
+    }
+    assert made.version_files == {"model.plan": tmp_path / "built.plan", "libmine.so": tmp_path / "libmine.so"}
 
 
 def test_every_instance_opens_all_profiles(plan: Any) -> None:

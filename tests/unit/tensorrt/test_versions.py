@@ -71,3 +71,23 @@ def test_the_parser_of_8_6_ends_at_opset_17():
         versions.check_opset("tensorrt", "8.6.1", 18, "model.onnx")
     assert caught.value.found == "model.onnx has opset 18, and the ONNX parser of TensorRT 8.6.1 ends at 17"
     assert "onnx.version_converter" in caught.value.mend
+
+
+def test_compatible_plans_are_refused_where_a_version_makes_none() -> None:
+    with pytest.raises(TensorRTError, match="TensorRT-RTX 1.7.1.116 makes no version-compatible plans"):
+        versions.check_compatible("tensorrt_rtx", "1.7.1.116", {"version_compatible": True, "hardware_compatible": True})
+    with pytest.raises(TensorRTError, match="makes no hardware-compatible plans") as caught:
+        versions.check_compatible("tensorrt_rtx", "1.7.1.116", {"hardware_compatible": True})
+    assert caught.value.mend == "leave tensorrt.hardware_compatible out, or build with TensorRT"
+    for version in ("8.6.1", "10.3.0", "11.1.0"):
+        versions.check_compatible("tensorrt", version, {"version_compatible": True, "hardware_compatible": True})
+    versions.check_compatible("tensorrt_rtx", "1.7.1.116", {"version_compatible": False})
+
+
+def test_a_release_whose_tensorrt_is_unknown_is_said() -> None:
+    (unknown, *_) = versions.releases_unknown()
+    assert versions.unchecked(unknown, "8.6.1") == (
+        f"which TensorRT release {unknown} carries is not known: whether it loads this plan of TensorRT 8.6.1 was "
+        "not checked"
+    )
+    assert versions.unchecked("24.02", "8.6.1") == ""
