@@ -9,7 +9,8 @@ import tempfile
 from pathlib import Path
 
 STAND_INS = Path(__file__).parent / "backends"
-SHARED = {"tensorrt/tensorrt_stand_in/cuda.py": Path(__file__).parent.parent / "tensorrt" / "worker" / "cuda.py"}
+_WORKER = Path(__file__).parent.parent / "tensorrt" / "worker"
+SHARED = {f"tensorrt/tensorrt_stand_in/{name}": _WORKER / name for name in ("cuda.py", "profile_values.py")}
 """Files of the stand-ins that lie elsewhere in this package, by their places in the backend directory."""
 
 

@@ -204,13 +204,22 @@ def _profiles(asked: Sequence[Mapping[str, Any]], inspection: Mapping[str, Any])
                 problems.append(f"profile {index} has no range for '{name}'")
         for name, ranges in wanted.get("values", {}).items():
             told = made.get("values", {}).get(name)
-            if told is not None and _plain(told) != _plain(ranges):
+            if told is not None and not _holds(told, _plain(ranges)):
                 problems.append(f"profile {index}: the values of '{name}' are {told}, not {dict(ranges)}")
     return problems
 
 
 def _plain(ranges: Mapping[str, Any]) -> dict[str, list[int]]:
     return {kind: [int(size) for size in ranges[kind]] for kind in ("min", "opt", "max")}
+
+
+def _holds(told: Mapping[str, Any], wanted: Mapping[str, list[int]]) -> bool:
+    """Whether the values of a profile are those wanted; None is one that TensorRT does not tell."""
+    return all(
+        len(told[kind]) == len(values)
+        and all(here is None or int(here) == value for here, value in zip(told[kind], values, strict=True))
+        for kind, values in wanted.items()
+    )
 
 
 def _options(request: Mapping[str, Any], answer: Mapping[str, Any], inspection: Mapping[str, Any]) -> list[str]:

@@ -94,7 +94,8 @@ def stand_in(folder: Path) -> Any:
     sys.modules["triton_python_backend_utils"] = utilities
     sys.path.append(str(STAND_IN))
     try:
-        share("tensorrt_stand_in.cuda", PACKAGE / "tensorrt" / "worker" / "cuda.py")
+        for name in ("cuda", "profile_values"):
+            share(f"tensorrt_stand_in.{name}", PACKAGE / "tensorrt" / "worker" / f"{name}.py")
         module = importlib.import_module("model")
     finally:
         sys.path.remove(str(STAND_IN))

@@ -132,6 +132,12 @@ def filled(plan, limits, batch, request):
     arrays, random = {}, np.random.default_rng(0)
     for name, tensor in plan.inputs.items():
         shape = list((request.get("shapes") or {}).get(name) or limits[name]["opt"])
+        if None in shape:
+            raise Refused(
+                f"TensorRT's Python does not tell the optimum of the shape tensor {name!r}",
+                "the values of every shape tensor that its profiles do not show (TensorRT 8 shows the first)",
+                "give its values among the shapes",
+            )
         if tensor.is_shape_tensor:
             arrays[name] = np.asarray(shape, tensor.numpy_dtype).reshape(tensor.shape)
             continue

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 import runtime
 from buffers import Buffers
+from profile_values import profile_values
 from runtime import Refused
 
 NUMPY = {
@@ -61,7 +62,8 @@ class Plan:
 
     Attributes:
         inputs, outputs: Tensor by name, in the plan's order.
-        profiles: per optimization profile {input: {"min", "opt", "max"}}: shapes, or values of a shape tensor.
+        profiles: per optimization profile {input: {"min", "opt", "max"}}: shapes, or values of a shape tensor, None
+            where TensorRT does not tell them.
 
     Raises:
         Refused: with the words of TensorRT's log.
@@ -101,16 +103,11 @@ class Plan:
         found = {}
         for name, tensor in self.inputs.items():
             if tensor.is_shape_tensor:
-                limits = [list(map(int, values)) for values in self._values(index, name)]
+                limits = profile_values(self.engine, name, index)
             else:
                 limits = [[int(dim) for dim in dims] for dims in self.engine.get_tensor_profile_shape(name, index)]
             found[name] = dict(zip(("min", "opt", "max"), limits))
         return found
-
-    def _values(self, index, name):
-        if hasattr(self.engine, "get_tensor_profile_values"):  # TensorRT 10 takes the index first, whatever it says
-            return self.engine.get_tensor_profile_values(index, name)
-        return self.engine.get_profile_shape_input(index, name)
 
 
 def fits(profile, asked):
@@ -121,9 +118,13 @@ def fits(profile, asked):
         found, low, high = list(asked[name]), limits["min"], limits["max"]
         if len(found) != len(high):
             return f"input {name!r} has {len(found)} dimensions, the profile {len(high)}"
-        if any(not below <= here <= above for below, here, above in zip(low, found, high)):
-            return f"input {name!r} is {found}, the profile goes from {list(low)} to {list(high)}"
+        if any(above is not None and not below <= here <= above for below, here, above in zip(low, found, high)):
+            return f"input {name!r} is {found}, the profile goes from {_told(low)} to {_told(high)}"
     return ""
+
+
+def _told(values):
+    return "[" + ", ".join("?" if value is None else str(value) for value in values) + "]"
 
 
 def choose_profile(profiles, asked, wanted=None):
@@ -145,6 +146,7 @@ def choose_profile(profiles, asked, wanted=None):
                 abs(best - here)
                 for name, limits in profiles[index].items()
                 for best, here in zip(limits["opt"], asked[name])
+                if best is not None
             )
     if not distances:
         raise Refused("no optimization profile of the plan fits: " + "; ".join(reasons))

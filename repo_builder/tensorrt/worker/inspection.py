@@ -6,6 +6,7 @@ import json
 import re
 
 import runtime
+from profile_values import profile_values
 
 NOT_TOLD = "NOT_TOLD"
 OPAQUE = "OPAQUE"
@@ -217,11 +218,8 @@ def _profile(engine, inputs, index):
 
 def _values(engine, name, index):
     try:
-        if hasattr(engine, "get_tensor_profile_values"):
-            ranges = engine.get_tensor_profile_values(index, name)
-        else:
-            ranges = engine.get_profile_shape_input(index, name)
-        return [runtime.dims(values) for values in ranges] if len(ranges) == 3 else None
+        ranges = profile_values(engine, name, index)
+        return ranges if len(ranges) == 3 else None
     except (RuntimeError, ValueError, TypeError, AttributeError):
         return None
 

@@ -72,7 +72,8 @@ class Engine:
         return [self.plan["profiles"][profile][name][kind] for kind in ("min", "opt", "max")]
 
     def get_profile_shape_input(self, profile: int, name: str) -> list[list[int]]:
-        return self.get_tensor_profile_shape(name, profile)
+        """8.6's tells as many values as the tensor has dimensions."""
+        return [values[: len(self.tensors[name][1])] for values in self.get_tensor_profile_shape(name, profile)]
 
     def create_execution_context(self) -> ExecutionContext:
         return ExecutionContext(self.plan, self)
@@ -110,7 +111,9 @@ class ExecutionContext:
             return self._shapes[name]
         if self._plan["op"] == "dense":
             return [self._shapes["X"][0], 32]
-        return [2, -1] if self._plan["op"] == "nonzero" else self._array("SIZE").tolist()
+        if self._plan["op"] == "nonzero":
+            return [2, -1]
+        return self._array("SIZE").tolist() if "SIZE" in self._addresses else [-1, -1]
 
     def get_max_output_size(self, name: str) -> int:
         return 1
@@ -122,6 +125,10 @@ class ExecutionContext:
 
             self._array("Y")[...] = expected(found)
         elif self._plan["op"] == "reshape":
+            shape = self.get_tensor_shape("Y")
+            memory = self._allocators["Y"].reallocate_output("Y", 0, 4 * int(np.prod(shape)), 256)
+            self._allocators["Y"].notify_shape("Y", shape)
+            self._addresses["Y"] = memory
             self._array("Y")[...] = found.reshape(self._array("SIZE")) * 2
         else:
             places = np.array(np.nonzero(found), np.int32)

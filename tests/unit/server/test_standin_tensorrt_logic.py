@@ -126,8 +126,8 @@ def test_values_outside_a_profile_are_refused() -> None:
     size = {"name": "SIZE", "data_type": "TYPE_INT32", "dims": [2], "is_shape_tensor": True}
     model = load("shape_tensor", input=[{**gpu.X, "dims": [-1]}, size], output=[{**gpu.Y, "dims": [-1, -1]}])
     given = np.arange(12, dtype=np.float32)
-    (error,) = gpu.answers(model, gpu.Request(["Y"], X=given, SIZE=np.array([1, 12], np.int32)))
-    assert str(error) == refusals("tensorrt")["value"][1].format(index=1, low=1, high=8, found=12)
+    (error,) = gpu.answers(model, gpu.Request(["Y"], X=given, SIZE=np.array([12, 1], np.int32)))
+    assert str(error) == refusals("tensorrt")["value"][1].format(index=0, low=1, high=8, found=12)
 
 
 def test_outputs_that_nobody_asked_for_are_not_copied() -> None:

@@ -11,7 +11,10 @@ import pytest
 
 from repo_builder.tensorrt import calls
 
-_NAMES = ("inspection", "network", "plan_text", "profiles", "precision", "runtime", "build")
+_NAMES = (
+    "inspection", "network", "plan_text", "profiles", "precision", "runtime", "build", "execution", "buffers", "cuda",
+    "profile_values",
+)  # fmt: skip
 
 
 @pytest.fixture

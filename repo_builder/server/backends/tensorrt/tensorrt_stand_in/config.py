@@ -41,7 +41,10 @@ def batch_size(given, plan):
         if not 0 <= leading_integer(profile) < count:
             refuse("autofill_profile", model=model, profile=profile, count=count)
     indices = {leading_integer(profile) for profile in profiles} or {0}
-    limit = max(min((max_[0] for _, _, max_ in plan.limits(index).values() if max_), default=0) for index in indices)
+    limit = max(
+        min((max_[0] for _, _, max_ in plan.limits(index).values() if max_ and max_[0] is not None), default=0)
+        for index in indices
+    )
     if hint and not limit:
         refuse("autofill_hint", model=model)
     if told and not hint:

@@ -60,7 +60,7 @@ class Context:
         if len(values) != len(high):
             return REFUSALS["value_count"][1].format(expected=len(high), found=len(values))
         for index, (below, found, above) in enumerate(zip(low, values, high, strict=True)):
-            if not below <= found <= above:
+            if above is not None and not below <= found <= above:
                 return REFUSALS["value"][1].format(index=index, low=below, high=above, found=found)
         return ""
 
@@ -95,6 +95,7 @@ def choose(contexts, shapes, values):
                 abs(best - here)
                 for name, shape in wanted.items()
                 for best, here in zip(context.limits[name][1], shape, strict=True)
+                if best is not None
             )
     if not distances:
         profiles = "".join(f" {context.name}[{index}]" for index, context in contexts.items())

@@ -18,10 +18,12 @@ class Memory:
 
     def __init__(self, plan, contexts):
         self.plan, self.host, self.device, self.allocators = plan, {}, {}, {}
+        # Without the largest values of a shape tensor the largest outputs are not known: each grows as it is met.
+        self.known = not any(None in high for context in contexts.values() for _, _, high in context.limits.values())
         for name, tensor in plan.inputs.items():
             self._add_input(name, tensor, contexts.values())
         for context in contexts.values():
-            if not context.inferred():
+            if self.known and not context.inferred():
                 refuse("infer_shapes")
         for name, tensor in plan.outputs.items():
             self._add_output(name, tensor, contexts.values())
@@ -31,14 +33,14 @@ class Memory:
         count = max(len(size) if tensor.is_shape_tensor else _volume(size) for size in sizes)
         self._add(name, count * tensor.dtype.itemsize, on_device=not tensor.is_shape_tensor)
         for context in contexts:
-            if tensor.is_shape_tensor:
-                self.set_values(context, name, context.limits[name][2])
-            else:
+            if not tensor.is_shape_tensor:
                 context.trt.set_tensor_address(name, self.device[name].pointer)
+            elif self.known:
+                self.set_values(context, name, context.limits[name][2])
 
     def _add_output(self, name, tensor, contexts):
         shapes = [tuple(context.trt.get_tensor_shape(name)) for context in contexts]
-        if any(dim < 0 for shape in shapes for dim in shape):
+        if not self.known or any(dim < 0 for shape in shapes for dim in shape):
             self.allocators[name] = _output_allocator(self.plan.trt)
         else:
             largest = max(_volume(shape) * tensor.dtype.itemsize for shape in shapes)

@@ -9,6 +9,7 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from tensorrt_stand_in.messages import limit, refuse
+from tensorrt_stand_in.profile_values import profile_values
 
 TYPES = {
     "FLOAT": "FP32", "HALF": "FP16", "BF16": "BF16", "INT8": "INT8", "UINT8": "UINT8", "INT32": "INT32",
@@ -70,16 +71,17 @@ class Plan:
         self.shape_tensors = [name for name, tensor in tensors.items() if tensor.is_shape_tensor]
 
     def limits(self, profile):
-        """[min, opt, max] of every input under a profile: shapes, or the values of a shape tensor."""
+        """[min, opt, max] of every input under a profile: shapes, or the values of a shape tensor.
+
+        A value is None where TensorRT does not tell it.
+        """
         found = {}
         for name, tensor in self.inputs.items():
-            if not tensor.is_shape_tensor:
-                three = self.engine.get_tensor_profile_shape(name, profile)
-            elif hasattr(self.engine, "get_tensor_profile_values"):
-                three = self.engine.get_tensor_profile_values(profile, name)
+            if tensor.is_shape_tensor:
+                found[name] = profile_values(self.engine, name, profile)
             else:
-                three = self.engine.get_profile_shape_input(profile, name)
-            found[name] = [[int(number) for number in one] for one in three]
+                three = self.engine.get_tensor_profile_shape(name, profile)
+                found[name] = [[int(size) for size in shape] for shape in three]
         return found
 
 
