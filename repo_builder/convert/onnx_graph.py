@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 EXTERNAL_FROM = (1 << 31) - (1 << 24)
 """Bytes from which weights go into one ``NAME.data`` beside the graph: protobuf ends at 2 GiB."""
+_SPLIT_COUNTS = 18
+"""The opset from which Split may name a number of parts."""
 
 
 def subgraphs(graph: GraphProto) -> Iterator[GraphProto]:
@@ -106,6 +108,10 @@ def at_opset(model: ModelProto, opset: int) -> ModelProto:
     found = opset_of(model)
     if found == opset:
         return model
+    if opset < _SPLIT_COUNTS <= found:
+        from repo_builder.convert import older_split
+
+        model = older_split.rewrite(model)
     try:
         converted = version_converter.convert_version(model, opset)
     except Exception as error:
