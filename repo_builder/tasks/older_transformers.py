@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from repo_builder import toolchain
+from repo_builder import child, toolchain
 from repo_builder.errors import ToolchainError
 
 Progress = Callable[[str], None]
 VERSION = "5.2.0"
 _SCRIPTS = Path(__file__).parent / "oracles"
-_SHOWN_LINES = 8
 _VARIABLES = {"HF_HUB_OFFLINE": "1", "PYTHONUTF8": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 
 
@@ -49,26 +45,14 @@ def run(script: str, request: Mapping[str, Any], progress: Progress | None = Non
     Raises:
         ToolchainError: as :func:`python`; or the script failed, with the end of its log.
     """
-    executable = python(progress)
-    logs = toolchain.cache_root() / "logs"
-    logs.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as folder:
-        asked, answered = Path(folder) / "request.json", Path(folder) / "answers.json"
-        asked.write_text(json.dumps({**request, "site_packages": _site_packages()}), encoding="utf-8")
-        handle, log = tempfile.mkstemp(prefix=f"{Path(script).stem}-", suffix=".log", dir=logs)
-        with open(handle, "wb") as out:
-            done = subprocess.run(
-                [executable, "-I", _SCRIPTS / script, asked, answered],
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, **_VARIABLES},
-                check=False,
-            )
-        if done.returncode or not answered.is_file():
-            raise _failed(script, done.returncode, Path(log))
-        Path(log).unlink()
-        return dict(json.loads(answered.read_text(encoding="utf-8")))
+    return child.run(
+        [python(progress), "-I", _SCRIPTS / script],
+        {**request, "site_packages": _site_packages()},
+        what=f"the reference run of transformers ({script})",
+        expected="a model that the pipeline of this older transformers runs",
+        mend="shorter or fewer samples (`samples:`) need less memory",
+        environment={**os.environ, **_VARIABLES},
+    )
 
 
 def _below_5_3(version: str) -> bool:
@@ -78,14 +62,3 @@ def _below_5_3(version: str) -> bool:
 
 def _site_packages() -> list[str]:
     return [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")]
-
-
-def _failed(script: str, code: int, log: Path) -> ToolchainError:
-    lines = log.read_bytes()[-20000:].decode("utf-8", "replace").splitlines()
-    tail = "\n    ".join(line[:300] for line in lines[-_SHOWN_LINES:])
-    ended = f"was killed by signal {-code}{', as a lack of memory does' * (code == -9)}" if code < 0 else "failed"
-    return ToolchainError(
-        f"the reference run of transformers ({script}) {ended}" + (f"; its last lines:\n    {tail}" if tail else ""),
-        expected="a model that the pipeline of this older transformers runs",
-        mend=f"read {log}; shorter or fewer samples (`samples:`) need less memory",
-    )

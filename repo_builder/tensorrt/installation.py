@@ -155,8 +155,8 @@ def _ask(python: Path, module: str) -> Installation | str:
         return f"TensorRT is not installed here (no Python module {module})"
     try:
         answer = calls.run(python, "probe.py", {"module": module})
-    except (TensorRTError, OSError) as error:
-        return error.found if isinstance(error, TensorRTError) else f"{python} does not run ({error})"
+    except TensorRTError as error:
+        return error.found
     return Installation(python, answer["module"], answer["version"], _gpu(answer["gpu"]))
 
 

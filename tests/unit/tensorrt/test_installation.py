@@ -72,7 +72,7 @@ def test_a_process_that_dies_is_an_error_with_its_log(monkeypatch: pytest.Monkey
     )
     log = Path(caught.value.mend.split("read ", 1)[1].split(";", 1)[0])
     assert log.read_text() == "the last words\n"
-    with pytest.raises(TensorRTError, match=r"\(silent\.py\) ended with exit code 0; its last lines:\n    no answer"):
+    with pytest.raises(TensorRTError, match=r"\(silent\.py\) ended without an answer; its last lines:\n    no answer"):
         calls.call(NONE, "silent.py", {})
 
 
