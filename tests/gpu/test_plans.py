@@ -6,6 +6,7 @@ Needs an NVIDIA GPU, its driver and TensorRT (8.6 to 11) with numpy; ``pytest -m
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import json
 import subprocess
@@ -72,7 +73,13 @@ def write(builder: Any, made: Any, config: Any, name: str) -> Path:
 @functools.lru_cache(None)
 def dense() -> Path:
     """Y = relu(X WEIGHTS), X [-1, 64]: profiles of batches 1 to 8 (best at 4) and 4 to 32 (best at 32)."""
+    return build_dense("dense")
+
+
+def build_dense(name: str, *flags: str) -> Path:
     trt, builder, made, config = network()
+    for flag in flags:
+        config.set_flag(getattr(trt.BuilderFlag, flag))
     found = made.add_input("X", trt.float32, (-1, 64))
     weights = made.add_constant((64, 32), trt.Weights(WEIGHTS)).get_output(0)
     plain = trt.MatrixOperation.NONE
@@ -84,7 +91,7 @@ def dense() -> Path:
         profile = builder.create_optimization_profile()
         profile.set_shape("X", (low, 64), (best, 64), (high, 64))
         config.add_optimization_profile(profile)
-    return write(builder, made, config, "dense")
+    return write(builder, made, config, name)
 
 
 @functools.lru_cache(None)
@@ -346,6 +353,55 @@ def test_the_stand_in_takes_the_plan_of_this_gpu() -> None:
     model.finalize()
 
 
+def lean() -> bool:
+    """Whether TensorRT's lean runtime is here, which the builder puts into version-compatible plans."""
+    import tensorrt as trt
+
+    try:
+        ctypes.CDLL("libnvinfer_lean.so.{}".format(trt.__version__.partition(".")[0]))
+    except OSError:
+        return False
+    return True
+
+
+def test_a_version_compatible_plan_runs_where_its_own_code_is_allowed() -> None:
+    if not lean():
+        skip("libnvinfer_lean is not here: the wheel tensorrt-lean has it")
+    plan = build_dense("compatible", "VERSION_COMPATIBLE")
+    request = {"plan": str(plan), "module": "tensorrt"}
+    assert "does not open the plan" in work("inspect_plan.py", **request)["refused"]["found"]
+    told = work("inspect_plan.py", **request, allow_host_code=True)["inspection"]
+    assert [one["name"] for one in (*told["inputs"], *told["outputs"])] == ["X", "Y"]
+    assert len(told["profiles"]) == 2
+    given, made = folder() / "in.npz", folder() / "out.npz"
+    np.savez(given, X=inputs(5))
+    answer = work("run.py", **request, inputs=str(given), outputs=str(made), version_compatible=True)
+    assert "refused" not in answer
+    with np.load(made) as found:
+        close(found["Y"], expected(inputs(5)))
+    for allowed in (False, True):
+        module, config = served(plan, "compatible", max_batch_size=8, input=[X], output=[Y])
+        options = {"version-compatible": "true"} if allowed else {}
+        sys.modules[module.Plan.__module__].server_options = lambda options=options: options  # type: ignore[attr-defined]
+        if not allowed:
+            said = backend_double.refused(module, config)
+            assert said == module.REFUSALS["autofill_file"][1].format(path=fresh("compatible") / "model.plan")
+            continue
+        model = backend_double.load(module, config)
+        (answered,) = answers(model, Request(["Y"], X=inputs(3)))
+        close(answered["Y"], expected(inputs(3)))
+        model.finalize()
+
+
+class Skipped(Exception):
+    pass
+
+
+def skip(why: str) -> None:
+    """Under pytest its own skip."""
+    raise pytest.skip.Exception(why) if "pytest" in globals() else Skipped(why)
+
+
 def main() -> int:
     failures = 0
     for name, test in list(globals().items()):
@@ -353,6 +409,8 @@ def main() -> int:
             try:
                 test()
                 print("passed", name, flush=True)
+            except Skipped as why:
+                print("skipped", name, why, flush=True)
             except Exception:  # noqa: BLE001 (the next test still runs)
                 failures += 1
                 print("FAILED", name, flush=True)

@@ -94,7 +94,7 @@ def test_libraries_that_no_server_can_load_together_or_at_all_are_refused(tmp_pa
     with pytest.raises(RepositoryError, match=r"a/1/one.so and b/1/one.so are two libraries of one name"):
         needs.backend_options(tmp_path)
     plan(tmp_path, "gone", plugins="none.so")
-    with pytest.raises(RepositoryError, match="no version folder of 'gone' holds the plugin library none.so"):
+    with pytest.raises(RepositoryError, match=r"no version folder of 'gone' holds the plugin library none.so"):
         needs.backend_options(tmp_path, ["gone"])
     plan(tmp_path, "away", plugins="../../evil.so")
     with pytest.raises(RepositoryError, match=r"names '../../evil.so'"):

@@ -74,8 +74,10 @@ def test_the_parser_of_8_6_ends_at_opset_17():
 
 
 def test_compatible_plans_are_refused_where_a_version_makes_none() -> None:
-    with pytest.raises(TensorRTError, match="TensorRT-RTX 1.7.1.116 makes no version-compatible plans"):
-        versions.check_compatible("tensorrt_rtx", "1.7.1.116", {"version_compatible": True, "hardware_compatible": True})
+    with pytest.raises(TensorRTError, match=r"TensorRT-RTX 1\.7\.1\.116 makes no version-compatible plans"):
+        versions.check_compatible(
+            "tensorrt_rtx", "1.7.1.116", {"version_compatible": True, "hardware_compatible": True}
+        )
     with pytest.raises(TensorRTError, match="makes no hardware-compatible plans") as caught:
         versions.check_compatible("tensorrt_rtx", "1.7.1.116", {"hardware_compatible": True})
     assert caught.value.mend == "leave tensorrt.hardware_compatible out, or build with TensorRT"
