@@ -78,7 +78,7 @@ def prepare(
 
     def made(runtime: str | None) -> Path:
         alone = [*SERVER, f"onnxruntime=={runtime}"] if runtime else SERVER
-        name = "server-tensorrt" if plans else "server"
+        name = plans.environment if plans else "server"
         return toolchain.ensure(name, torch, alone=alone, interpreter=python, progress=progress)
 
     wanted = (onnxruntime or ONNXRUNTIME).split("+")[0] if "onnxruntime" in needed else None

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,9 +15,9 @@ from repo_builder.toolchain import Interpreter
 
 _ASK = """
 import dataclasses, json, os, sys
+import tensorrt  # before our packages are on the path: its own
 sys.path.insert(0, sys.argv[1])
 from repo_builder import toolchain
-import tensorrt
 facts = dataclasses.asdict(toolchain.this_interpreter())
 site = os.path.dirname(os.path.dirname(os.path.abspath(tensorrt.__file__)))
 told = {"interpreter": facts, "site": site, "libraries": os.environ.get("LD_LIBRARY_PATH", "")}
@@ -40,12 +42,21 @@ class TensorRTPython:
     libraries: str
     version: str
 
+    @property
+    def environment(self) -> str:
+        """The name of the server's environment that imports this TensorRT, and no other of the same base Python."""
+        return f"server-tensorrt-{hashlib.sha256(self.site.encode()).hexdigest()[:8]}"
+
     def show_to(self, environment: Path) -> None:
         """Let a virtual environment import what lies in ``site``, after its own packages."""
         folder = next((environment / "lib").glob("python3.*/site-packages"))
         path = folder / _PATH_FILE
-        if not path.is_file() or path.read_text(encoding="utf-8").strip() != self.site:
-            path.write_text(self.site + "\n", encoding="utf-8")
+        if path.is_file() and path.read_text(encoding="utf-8").strip() == self.site:
+            return
+        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=folder, suffix=".partial", delete=False) as partial:
+            partial.write(self.site + "\n")
+        Path(partial.name).chmod(0o644)
+        Path(partial.name).replace(path)
 
 
 def find() -> TensorRTPython:
