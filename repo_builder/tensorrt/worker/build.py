@@ -13,9 +13,7 @@ with ``not_opened`` saying why, where no driver could open the plan), ``text`` (
 
 from __future__ import annotations
 
-import contextlib
 import time
-from pathlib import Path
 
 import inspection
 import network as onnx_network
@@ -23,6 +21,7 @@ import plan_text
 import precision
 import profiles
 import runtime
+import timing_cache
 from runtime import Refused
 
 
@@ -45,7 +44,7 @@ def work(request):
     for wanted in asked["profiles"]:
         if config.add_optimization_profile(profiles.make(builder, inputs, wanted)) < 0:
             raise Refused(f"{runtime.called(trt)} does not take the profile {wanted}")
-    cache, state = _load_cache(trt, config, asked["timing_cache"])
+    cache, state, remark = timing_cache.load(trt, config, asked["timing_cache"])
     runtime.ALIVE.extend((parser, network, config, builder, cache))
     began = time.perf_counter()
     plan = builder.build_serialized_network(network, config)
@@ -55,7 +54,7 @@ def work(request):
     plan = bytes(plan)
     runtime.write(asked["plan"], plan)
     if cache is not None:
-        _save_cache(cache, asked["timing_cache"])
+        timing_cache.save(config, cache, asked["timing_cache"])
     answer = {
         **runtime.describe(trt),
         "seconds": round(seconds, 3),
@@ -67,7 +66,7 @@ def work(request):
         "kept": kept,
         "network": told,
     }
-    return {**answer, **opened(trt, log, plan), "warnings": log.warnings()[:20]}
+    return {**answer, **opened(trt, log, plan), "warnings": [*remark, *log.warnings()[:20]]}
 
 
 def opened(trt, log, plan):
@@ -131,33 +130,6 @@ def _set_options(trt, config, asked):
         config.hardware_compatibility_level = wanted
         if config.hardware_compatibility_level != wanted:
             raise runtime.lacks(trt, "hardware-compatible plans", "TensorRT 8.6 or newer")
-
-
-def _load_cache(trt, config, path):
-    """(cache, ``new`` or ``reused``); (None, None) where none was asked for, or TensorRT-RTX, which keeps none.
-
-    A file that this version or GPU does not take is begun anew. The cache must live until the plan is built.
-    """
-    if not path or runtime.is_rtx(trt):
-        return None, None
-    kept = b""
-    with contextlib.suppress(FileNotFoundError), open(path, "rb") as handle:
-        kept = handle.read()
-    for data, state in ((kept, "reused"), (b"", "new")):
-        if state == "reused" and not data:
-            continue
-        with contextlib.suppress(RuntimeError, TypeError):
-            cache = config.create_timing_cache(data)
-            runtime.ALIVE.append(cache)
-            if cache is not None and config.set_timing_cache(cache, False):
-                return cache, state
-    raise runtime.lacks(trt, "timing cache", "a version that keeps one", "leave timing_cache out")
-
-
-def _save_cache(cache, path):
-    data = bytes(cache.serialize())
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    runtime.write(path, data)
 
 
 def _flags(trt, config):

@@ -13,7 +13,7 @@ from repo_builder.tensorrt import calls
 
 _NAMES = (
     "inspection", "network", "plan_text", "profiles", "precision", "runtime", "build", "execution", "buffers", "cuda",
-    "profile_values",
+    "profile_values", "timing_cache",
 )  # fmt: skip
 
 
