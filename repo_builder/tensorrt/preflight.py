@@ -25,8 +25,8 @@ def preflight(
     Keys: ``parser`` (``TensorRT-RTX 1.7.1.116``), ``module``, ``version``, ``hint`` (true where it is not TensorRT's
     own verdict), ``note``, ``supported``, ``unsupported`` (``[{"index", "name", "op_type", "inputs", "outputs",
     "reason", "mend", "place"}]``; index -1 is the graph itself), ``supported_subgraphs`` (``[[node indices]]`` between
-    the refused nodes), ``inputs`` and ``outputs`` (``[{"name", "onnx", "tensorrt", "shape", "is_shape_tensor",
-    "remark"}]``), ``layers`` (null where it does not parse), ``remarks``, ``warnings``.
+    the refused nodes; absent where all is supported), ``inputs`` and ``outputs`` (``[{"name", "onnx", "tensorrt",
+    "shape", "is_shape_tensor", "remark"}]``), ``layers`` (null where it does not parse), ``remarks``, ``warnings``.
 
     Args:
         path: the ONNX file; external data lies beside it.
@@ -51,7 +51,7 @@ def preflight(
         "note": HINT if found.is_rtx else "",
         "supported": answer["supported"],
         "unsupported": refused,
-        "supported_subgraphs": _runs(len(model.graph.node), {one["index"] for one in refused}),
+        **({} if answer["supported"] else {"supported_subgraphs": _runs(model, refused)}),
         "inputs": _tensors(_inputs(model), network and network["inputs"]),
         "outputs": _tensors(list(model.graph.output), network and network["outputs"]),
         "layers": network and network["layers"],
@@ -170,15 +170,30 @@ def _remarks(model: Any, found: installation.Installation) -> list[str]:
     opsets = {one.domain: one.version for one in model.opset_import}
     opset = opsets.get("", opsets.get("ai.onnx", 0))
     highest = versions.abilities("tensorrt", _OLDEST).max_opset or 0
-    if opset > highest and (found.is_rtx or versions.numbers(found.version) < (10,)):
-        return [f"the file has opset {opset}: the parser of TensorRT {_OLDEST} ends at {highest}"]
-    return []
+    if not found.is_rtx and versions.numbers(found.version) >= (10,):
+        return []
+    remarks = []
+    if opset > highest:
+        remarks.append(f"the file has opset {opset}: the parser of TensorRT {_OLDEST} ends at {highest}")
+    if cut := [node.name or node.op_type for node in model.graph.node if _cuts_a_shape(node)]:
+        named = ", ".join(cut[:5]) + ", ..." * (len(cut) > 5)
+        remarks.append(
+            f"Shape with start or end ({named}): the parser of TensorRT {_OLDEST} ignores these attributes; a build "
+            "for it writes a slice instead"
+        )
+    return remarks
 
 
-def _runs(count: int, refused: set[int]) -> list[list[int]]:
+def _cuts_a_shape(node: Any) -> bool:
+    given = {one.name: one.i for one in node.attribute}
+    return node.op_type == "Shape" and bool(given.get("start") or "end" in given)
+
+
+def _runs(model: Any, unsupported: Sequence[Mapping[str, Any]]) -> list[list[int]]:
     """The node indices between refused nodes, as runs."""
     runs: list[list[int]] = [[]]
-    for index in range(count):
+    refused = {one["index"] for one in unsupported}
+    for index in range(len(model.graph.node)):
         if index in refused:
             runs.append([])
         else:

@@ -248,6 +248,24 @@ def test_preflight_names_refused_nodes_and_their_mend(rtx: Installation, tmp_pat
     assert said[-1] == "TensorRT-RTX 1.7.1.116: parse"
 
 
+def test_preflight_says_what_older_versions_need_and_what_a_build_does_of_it(rtx: Installation, tmp_path: Path):
+    from onnx import TensorProto, helper
+
+    nodes = [
+        helper.make_node("Shape", ["x"], ["all"], name="whole"),
+        helper.make_node("Shape", ["x"], ["rows"], name="rows", end=1),
+        helper.make_node("Concat", ["all", "rows"], ["y"], axis=0),
+    ]
+    path = save(tmp_path / "m.onnx", [("x", TensorProto.FLOAT, ["batch", 3])], [("y", TensorProto.INT64, [3])], nodes)
+    told = preflight(path)
+    assert told["supported"]
+    assert "supported_subgraphs" not in told
+    assert told["remarks"][-1] == (
+        "Shape with start or end (rows): the parser of TensorRT 8.6 ignores these attributes; a build for it writes a "
+        "slice instead"
+    )
+
+
 def test_preflight_tells_what_becomes_of_the_inputs(rtx: Installation, tmp_path: Path):
     from onnx import TensorProto, helper
 
