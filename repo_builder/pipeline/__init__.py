@@ -187,7 +187,8 @@ def _step(model: ModelSpec, release: releases.Release, layout: Layout, server: s
     source = unit.describe(model)
     task, why = tasks.choose(model, source)
     asked.check(model, source, task.NAME)
-    key = unit.key(model, source, release, task.NAME)
+    record = manifest.load(layout.repository).units.get(model.public_name)
+    key = unit.key(model, source, release, task.NAME, record.facts.get("engine") if record else None)
     step = Step(model, source, task.NAME, why, key, False)
     if _unchanged(step, layout, server, new_version):
         return replace(step, unchanged=True)

@@ -119,15 +119,24 @@ def shape_tensors(model: ModelSpec, graph: Artifact) -> list[str]:
     return [t.name for t in graph.inputs if t.name in named and t.dtype in ("INT32", "INT64")]
 
 
-def built_with(model: ModelSpec) -> dict[str, Any]:
-    """What a plan depends on beside its spec: the TensorRT and the GPU here, and the plugins' content."""
+def built_with(model: ModelSpec, stored: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """What a plan depends on beside its spec: the TensorRT and the GPU here, and the plugins' content.
+
+    Args:
+        stored: the engine's facts of a repository. A machine without a GPU cannot build another plan: there the ones
+            that were built elsewhere count as built with what they were.
+    """
     if model.engine != "tensorrt":
         return {}
     found = installation.find()
     gpu = found.gpu if found else None
+    version, name = found.version if found else None, f"{gpu.name} {gpu.compute_capability}" if gpu else None
+    plan = next(iter((stored or {}).get("parts", {}).values()), stored or {})
+    if gpu is None and plan.get("gpu"):
+        version, name = plan["tensorrt"], f"{plan['gpu']} {plan['compute_capability']}"
     return {
-        "version": found.version if found else None,
-        "gpu": f"{gpu.name} {gpu.compute_capability}" if gpu else None,
+        "version": version,
+        "gpu": name,
         "plugins": [
             [path.name, file_digest(path) if path.is_file() else None] for path in map(Path, model.tensorrt.plugins)
         ],

@@ -49,10 +49,17 @@ def describe(model: ModelSpec) -> Artifact:
     return formats.get(name).describe(path, inputs)
 
 
-def key(model: ModelSpec, source: Artifact, release: releases.Release, task: str) -> str:
+def key(
+    model: ModelSpec,
+    source: Artifact,
+    release: releases.Release,
+    task: str,
+    stored: Mapping[str, Any] | None = None,
+) -> str:
     """Digest of all that a build depends on: spec, source, samples, target, this tool's code, versions of packages.
 
-    Where files lie does not count, and a task that was guessed equals the same task when it is asked for.
+    Where files lie does not count, and a task that was guessed equals the same task when it is asked for. ``stored``:
+    see ``plans.built_with``.
     """
     package = Path(__file__).parent.parent
     texts = None if isinstance(model.samples.texts, str) else model.samples.texts
@@ -67,7 +74,7 @@ def key(model: ModelSpec, source: Artifact, release: releases.Release, task: str
         "weights": source.facts.get("weights_sha256"),
         "samples": [model.samples.seed, texts, *(file_digest(Path(p)) for p in _sample_files(model))],
         "target": release.name,
-        "tensorrt": plans.built_with(model),
+        "tensorrt": plans.built_with(model, stored),
         "code": files_digest(package, [f for f in tree_files(package) if f.endswith((".py", ".json", ".j2"))]),
         "packages": {name: _version(name) for name in _PACKAGES},
     }
