@@ -17,7 +17,7 @@ from repo_builder.formats import tensorrt_plan
 from repo_builder.pipeline import arguments, serving, unit
 from repo_builder.spec import ModelSpec
 from repo_builder.tensorrt import installation, performance
-from repo_builder.tensors import TensorSpec
+from repo_builder.tensors import TensorSpec, from_numpy
 
 Progress = Callable[[str, str], None]
 
@@ -236,7 +236,10 @@ def _recomputed(
             )
         work = Path(tempfile.mkdtemp(prefix="repo_builder-"))
         try:
-            made = unit.make(model, unit.describe(model), release, work, progress)
+            stored, record = proofs[model.public_name]
+            shown = {**stored.cases[0].inputs, **stored.cases[0].outputs}
+            built = (record.facts.get("engine", {}), {n: from_numpy(a.dtype).triton for n, a in shown.items()})
+            made = unit.make(model, unit.describe(model), release, work, progress, built)
             if made.proof is not None:
                 again[made.name] = made.proof
         finally:

@@ -18,11 +18,13 @@ from repo_builder.proof import Arrays
 from repo_builder.spec import AxisRange, ModelSpec
 from repo_builder.tasks import calibration, engine_model, plan_cases, string_lookup
 from repo_builder.tensorrt import installation
+from repo_builder.tensors import TensorSpec
 
 _IR = 10
 """An IR version that every parser here reads; TensorRT looks at the opset alone."""
 _USUAL_TOKENS = 128
 """Tokens to optimize for where the spec names none."""
+_INTEGERS = {"INT32", "INT64"}
 REQUESTED = {
     "windows": AxisRange(min=1, opt=4, max=32),
     "labels": AxisRange(min=1, opt=4, max=32),
@@ -102,6 +104,25 @@ class Plan:
                 mend="name others, or widen shapes or tensorrt.profiles",
             )
         return found
+
+
+def as_built(graph: Artifact, built: Mapping[str, Any], dtypes: Mapping[str, str], out: Path) -> Artifact:
+    """The signature and facts of a plan that a repository holds, for a reference that is computed again; no plan.
+
+    Args:
+        graph: the ONNX file that such a plan is built from.
+        built: the engine's facts of the repository.
+        dtypes: the public tensors' of the repository, which tell integers that the plan made narrower.
+        out: the file to write where an output is a string; in a folder that exists.
+    """
+    graph, tables = string_tables.split(graph, out)
+
+    def typed(specs: Sequence[TensorSpec]) -> tuple[TensorSpec, ...]:
+        named = {t.name: dtypes.get(t.name, "") for t in specs}
+        return tuple(replace(t, dtype=named[t.name]) if {t.dtype, named[t.name]} <= _INTEGERS else t for t in specs)
+
+    facts = {**built, **({string_lookup.FACT: tables} if tables else {})}
+    return replace(graph, format="tensorrt_plan", inputs=typed(graph.inputs), outputs=typed(graph.outputs), facts=facts)
 
 
 def corners(graph: Artifact, profiles: Sequence[Mapping[str, Any]]) -> list[Arrays]:

@@ -25,6 +25,7 @@ Progress = Callable[[str, str], None]
 """Called with the model's name and what is being done to it."""
 
 Programs = TorchProgram | Mapping[str, TorchProgram] | None
+Built = tuple[Mapping[str, Any], Mapping[str, str]]
 Engines = Artifact | Mapping[str, Artifact]
 """A task whose head gives several programs by name gets the engines by the same names."""
 
@@ -81,8 +82,18 @@ def key(
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def make(model: ModelSpec, source: Artifact, release: releases.Release, work: Path, progress: Progress) -> Unit:
+def make(
+    model: ModelSpec,
+    source: Artifact,
+    release: releases.Release,
+    work: Path,
+    progress: Progress,
+    built: Built | None = None,
+) -> Unit:
     """Convert, plan and compute the reference; files lie under ``work`` until the writer links them.
+
+    With ``built``, the engine's facts and the public tensors' dtypes of a repository, its plan is not built again:
+    only the proof of the unit is of use.
 
     The key is that of the source before it is loaded: one that changes meanwhile is built again by the next build.
 
@@ -104,9 +115,11 @@ def make(model: ModelSpec, source: Artifact, release: releases.Release, work: Pa
             now("prepare")
             task.prepare(lambda what: progress(name, f"prepare: {what}"))
         now("load")
-        program: Programs = None if source.format == convert.BEFORE[model.engine] else task.head(source, model)
+        source = formats.opened(source, lambda what: progress(name, f"load: {what}"))
+        edge = convert.edge_name(source.format, convert.BEFORE[model.engine])
+        program: Programs = task.head(source, model) if edge == convert.FROM_PROGRAM else None
         now("convert")
-        engine = _engines(model, source, program, release, work, lambda what: progress(name, f"convert: {what}"))
+        engine = _engines(model, source, program, release, work, lambda what: progress(name, f"convert: {what}"), built)
         now("plan")
         _check_axes(model, engine, _text_axes(model) if source.format == "huggingface" else None)
         planned = task.models(model, source, cast(Any, engine))
@@ -158,14 +171,16 @@ def _engines(
     release: releases.Release,
     work: Path,
     progress: Callable[[str], None],
+    built: Built | None,
 ) -> Engines:
     """The converted model; of a head with several programs the converted parts, each in a folder of its own."""
     if not isinstance(program, Mapping):
-        return _engine(model, source, program, release, work, progress)
+        return _engine(model, source, program, release, work, progress, built)
 
     def made(part: str) -> Artifact:
         (work / part).mkdir()
-        return _engine(model, source, program[part], release, work / part, lambda what: progress(f"{part}: {what}"))
+        tell = lambda what: progress(f"{part}: {what}")  # noqa: E731
+        return _engine(model, source, program[part], release, work / part, tell, built)
 
     return {part: made(part) for part in program}
 
@@ -177,9 +192,10 @@ def _engine(
     release: releases.Release,
     work: Path,
     progress: Callable[[str], None],
+    built: Built | None,
 ) -> Artifact:
     """The converted model, its batch dimension proved by running it."""
-    plan = plans.Plan(model, source, release) if model.engine == "tensorrt" else None
+    plan = plans.Plan(model, source, release) if model.engine == "tensorrt" and built is None else None
     first = convert.BEFORE[model.engine]
     edge = convert.edge(source.format, first)
     max_opset, ir_version = plan.limits if plan else (release.max_opset, release.max_ir_version)
@@ -199,6 +215,8 @@ def _engine(
     runtime = formats.get(engine.format)
     progress("running two batch sizes")
     proved = prove_batch(engine, runtime.run)
+    if model.engine == "tensorrt" and built is not None:
+        return plans.as_built(proved, *built, work / "indices.onnx")
     return plan.make(proved, work / "model.plan", progress) if plan else proved
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnxruntime
 import pytest
 
 from repo_builder import pipeline, releases
 from repo_builder.errors import TensorRTMissingError
-from repo_builder.pipeline import unit
+from repo_builder.pipeline import calls, unit
+from repo_builder.proof import Case, Proof
 from repo_builder.repository.layout import Layout
 from repo_builder.repository.manifest import Manifest, UnitRecord
 from repo_builder.tensorrt import installation
@@ -59,3 +62,22 @@ def test_what_would_change_the_plan_is_refused_there(repository: Path) -> None:
     error = result.failed["linear"]
     assert isinstance(error, TensorRTMissingError)
     assert "a plan is built on the GPU that runs it" in error.expected
+
+
+def test_the_reference_is_computed_again_without_building_a_plan(repository: Path) -> None:
+    profile = {"x": {kind: [rows, 4] for kind, rows in (("min", 1), ("opt", 2), ("max", 4))}}
+    (model,) = pipeline.resolve(repository.with_name("linear.onnx"), engine="tensorrt").models
+    stored = Proof("linear", (Case({"x": np.zeros((1, 4), np.float32)}, {"y": np.zeros((1, 3), np.float32)}),))
+    record = UnitRecord("", ("linear",), 1, {}, None, {"engine": {**FACTS, "profiles": [profile]}})
+    said: list[str] = []
+    again = calls._recomputed(
+        [model], {"linear": (stored, record)}, releases.newest(), lambda _name, what: said.append(what)
+    )
+    cases = again["linear"].cases
+    assert len(cases) >= 3
+    session = onnxruntime.InferenceSession(repository.with_name("linear.onnx"))
+    for case in cases:
+        (name,), (output,) = case.inputs, case.outputs
+        np.testing.assert_array_equal(session.run([output], dict(case.inputs))[0], case.outputs[output])
+        assert case.inputs[name].shape == (1, 4)
+    assert not [what for what in said if "plan with" in what]
