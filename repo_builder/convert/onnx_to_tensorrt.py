@@ -166,6 +166,7 @@ def convert(
     if weak and options.keep_fp32 != onnx_precision.MEASURE:
         kept_nodes.check_layers(options.keep_fp32, graph.path, answer["kept"]["missing"])
     _check(request, answer, graph, kept=any(one.why in ("asked", "measured") for one in loss.stays))
+    answer["inspection"]["profiles"] = truth.completed(profiles, answer["inspection"]["profiles"])
     made = _artifact(source, graph, out, answer, builder.installed, options)
     say("running the plan")
     measured = _measured(made, cases)

@@ -222,6 +222,21 @@ def _holds(told: Mapping[str, Any], wanted: Mapping[str, list[int]]) -> bool:
     )
 
 
+def completed(asked: Sequence[Mapping[str, Any]], found: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """A checked plan's profiles; values that its TensorRT does not tell (None) are those that were asked for."""
+    profiles: list[dict[str, Any]] = []
+    for wanted, made in zip(asked or found, found, strict=True):
+        values = {
+            name: {
+                kind: [w if h is None else h for w, h in zip(wanted["values"][name][kind], ranges[kind], strict=True)]
+                for kind in ("min", "opt", "max")
+            }
+            for name, ranges in made.get("values", {}).items()
+        }
+        profiles.append({**made, **({"values": values} if values else {})})
+    return profiles
+
+
 def _options(request: Mapping[str, Any], answer: Mapping[str, Any], inspection: Mapping[str, Any]) -> list[str]:
     problems = []
     if request.get("version_compatible") and "VERSION_COMPATIBLE" not in answer["flags"]:

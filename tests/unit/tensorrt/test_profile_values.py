@@ -71,3 +71,10 @@ def test_the_truth_check_compares_what_is_known() -> None:
     assert truth._holds(told, wanted)
     assert not truth._holds({**told, "max": [7, None]}, wanted)
     assert not truth._holds({**told, "max": [8]}, wanted)
+
+
+def test_what_is_not_told_is_what_was_asked() -> None:
+    asked = [{"values": {"SIZE": {"min": [1, 2], "opt": [3, 4], "max": [8, 9]}}, "X": {"min": [1]}}]
+    found = [{"values": {"SIZE": {"min": [1, None], "opt": [3, None], "max": [8, None]}}, "X": {"min": [1]}}]
+    assert truth.completed(asked, found) == asked
+    assert truth.completed([], [{"X": {"min": [1]}}]) == [{"X": {"min": [1]}}]
