@@ -191,3 +191,20 @@ def _sentence_files(folder: Path, width: int) -> None:
         ("1_Pooling/config.json", pooling),
     ):
         (folder / name).write_text(json.dumps(value, indent=1), encoding="utf-8")
+
+
+def plan_repository(repository: Path) -> Path:
+    """The model ``m`` of a version-compatible plan with two plugin libraries, as its files and its config say; all of
+    them are made-up bytes under the header of a plan of 8.6.1."""
+    version = repository / "m" / "1"
+    version.mkdir(parents=True)
+    for name in ("libone.so", "libtwo.so"):
+        (version / name).write_bytes(name.encode())
+    (version / "model.plan").write_bytes(b"ftrt" + bytes(20) + bytes((8, 6, 1, 6)) + bytes(60))
+    (version.parent / "config.pbtxt").write_text(
+        'name: "m" backend: "tensorrt" platform: "tensorrt_plan"\n'
+        'parameters { key: "backend-config.tensorrt.version-compatible" value { string_value: "true" } }\n'
+        'parameters { key: "backend-config.tensorrt.plugins" value { string_value: "libone.so;libtwo.so" } }\n',
+        encoding="utf-8",
+    )
+    return repository

@@ -67,6 +67,7 @@ def serving(built: tuple[Path, Ended]) -> Iterator[tuple[str, str]]:
         assert line, process.communicate()
         said += line
     assert said.startswith("serving r with tritonserver 2.51.0\n")
+    assert f"\nElsewhere: tritonserver --model-repository={place / 'r'}\n" in said
     yield tuple(f"127.0.0.1:{port}" for port in re.findall(r"127\.0\.0\.1:(\d+)", said)[:2])
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)

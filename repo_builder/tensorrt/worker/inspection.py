@@ -30,6 +30,12 @@ def inspect(trt, engine, context=None):
     outputs = [t for t in tensors if t not in inputs]
     profiles = [_profile(engine, inputs, index) for index in range(engine.num_optimization_profiles)]
     inspector = engine.create_engine_inspector()
+    if inspector is None:
+        raise runtime.Refused(
+            f"{runtime.called(trt)} opens the plan and has no inspector for it",
+            "a plan whose layers can be looked at",
+            "a version-compatible plan may carry a runtime without one: leave version_compatible out",
+        )
     runtime.ALIVE.append(inspector)
     if context is not None:
         inspector.execution_context = context

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from repo_builder.cli import printing
 from repo_builder.errors import RepoBuilderError
 from repo_builder.pipeline import Result
+from tests import models
 
 
 @pytest.mark.parametrize(
@@ -45,3 +47,18 @@ def test_a_build_says_how_many_instances_serve(
     report = {"passed": None, "instances": {"net": chosen}}
     printing.built(Result(Path("r"), "26.08", [], {"net": report}))
     assert f"  instances   net: {said}\n" in capsys.readouterr().out
+
+
+def test_the_line_for_a_server_of_ones_own_has_the_options_that_plans_need(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    repository = models.plan_repository(tmp_path / "r")
+    line = (
+        f"tritonserver --model-repository={repository} --backend-config=tensorrt,version-compatible=true "
+        f"'--backend-config=tensorrt,plugins={repository}/m/1/libone.so;{repository}/m/1/libtwo.so'\n"
+    )
+    printing.built(Result(repository, "26.08", [], {"m": {"passed": True}}))
+    assert capsys.readouterr().out.endswith(f"  repo-builder serve {repository}\n  {line}")
+    ports = SimpleNamespace(grpc=1, http=2, metrics=3)
+    printing.serving(SimpleNamespace(versions={"tritonserver": "2.51.0"}, ports=ports), repository)
+    assert f"Elsewhere: {line}Ctrl-C stops it." in capsys.readouterr().out
