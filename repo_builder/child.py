@@ -27,7 +27,7 @@ LOG_BYTES = 2 * 1024 * 1024
 _SHOWN_LINES, _SHOWN_COLUMNS = 8, 300
 _LINGERING_S = 1.0
 # The child dies with the process that asked for it (prctl PR_SET_PDEATHSIG of Linux, kept through exec).
-_LAUNCHER = """
+LAUNCHER = """
 import ctypes, os, sys
 ctypes.CDLL(None).prctl(1, 9)
 if os.getppid() != int(sys.argv[1]):
@@ -68,7 +68,7 @@ def run(
     with tempfile.TemporaryDirectory(prefix="repo-builder-call-") as folder:
         asked, answered = Path(folder) / "request.json", Path(folder) / "answer.json"
         asked.write_text(json.dumps(dict(request)), encoding="utf-8")
-        log = _new_log(Path(str(command[-1])).stem)
+        log = new_log(Path(str(command[-1])).stem)
         arguments = [executable, *map(str, command[1:]), str(asked), str(answered)]
         try:
             code = _finished(arguments, log, environment, timeout_s)
@@ -76,9 +76,9 @@ def run(
             raise KeyboardInterrupt(f"{what} was interrupted; its messages are in {log}") from None
         answer, lacking = _answer(answered)
         if code or lacking:
-            tail = _tail(log)
+            last = tail(log)
             raise error(
-                f"{what} {_ended(code, timeout_s) or lacking}" + (f"; its last lines:\n    {tail}" if tail else ""),
+                f"{what} {ended(code, timeout_s) or lacking}" + (f"; its last lines:\n    {last}" if last else ""),
                 expected=expected,
                 mend=f"read {log}; {mend}",
             )
@@ -86,7 +86,8 @@ def run(
     return answer
 
 
-def _new_log(stem: str) -> Path:
+def new_log(stem: str) -> Path:
+    """An empty log in the cache; its name begins with ``stem``."""
     logs = toolchain.cache_root() / "logs"
     try:
         logs.mkdir(parents=True, exist_ok=True)
@@ -106,7 +107,7 @@ def _finished(
 ) -> int | None:
     """The exit code, negative for a signal; None where the time was over."""
     process = subprocess.Popen(
-        [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid()), *arguments],
+        [sys.executable, "-I", "-S", "-c", LAUNCHER, str(os.getpid()), *arguments],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -114,29 +115,30 @@ def _finished(
         start_new_session=True,
     )
     assert process.stdout is not None
-    keeper = threading.Thread(target=_keep, args=(process.stdout, log), daemon=True)
+    keeper = threading.Thread(target=keep, args=(process.stdout, log), daemon=True)
     keeper.start()
     try:
         code: int | None = process.wait(timeout_s)
     except subprocess.TimeoutExpired:
         code = None
     except BaseException:
-        _end(process, keeper)
+        end(process, keeper)
         raise
     keeper.join(_LINGERING_S if code is not None else 0)
     if code is None or keeper.is_alive():  # what the child started holds its output still
-        _end(process, keeper)
+        end(process, keeper)
     return code
 
 
-def _end(process: subprocess.Popen[bytes], keeper: threading.Thread) -> None:
+def end(process: subprocess.Popen[bytes], keeper: threading.Thread) -> None:
+    """Kill the child with what it started; ``keeper`` runs :func:`keep`."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     keeper.join(_LINGERING_S)
 
 
-def _keep(output: IO[bytes], log: Path) -> None:
+def keep(output: IO[bytes], log: Path) -> None:
     """The output's first and last halves into the log; the first at once, so that it outlives us."""
     half, written, left_out, last = LOG_BYTES // 2, 0, 0, b""
     with output, open(log, "wb", buffering=0) as out, contextlib.suppress(OSError):
@@ -165,7 +167,8 @@ def _answer(path: Path) -> tuple[dict[str, Any], str]:
     return (answer, "") if isinstance(answer, dict) else ({}, "left an answer that is no JSON object")
 
 
-def _ended(code: int | None, timeout_s: float | None) -> str:
+def ended(code: int | None, timeout_s: float | None) -> str:
+    """In words; empty for exit code 0, and None is a time-out."""
     if code is None:
         return f"did not end within {timeout_s:g} s and was stopped"
     if not code:
@@ -180,7 +183,8 @@ def _ended(code: int | None, timeout_s: float | None) -> str:
     return f"was killed by {name}{', as a lack of memory does' if number == signal.SIGKILL else ''}"
 
 
-def _tail(log: Path) -> str:
+def tail(log: Path) -> str:
+    """The last lines of a log, indented for a message."""
     with open(log, "rb") as handle:
         handle.seek(max(0, log.stat().st_size - 20000))
         lines = handle.read().decode("utf-8", "replace").splitlines()

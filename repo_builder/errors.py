@@ -97,6 +97,10 @@ class TensorRTMissingError(TensorRTError):
     exit_code, title = 25, "There is no TensorRT here, or no GPU for it"
 
 
+class FrameworkError(RepoBuilderError):
+    exit_code, title = 26, "A framework's process died, took too long or answered nonsense"
+
+
 class TemplateError(RepoBuilderError):
     exit_code, title = 23, "A template or a ModelConfig could not be rendered"
 

@@ -19,6 +19,9 @@ EDGES: dict[tuple[str, str], str] = {
 """(source format, target format) -> module of this package whose ``convert`` carries a model along that edge."""
 
 
+FROM_PROGRAM = "torch_to_onnx"
+"""The converter that takes a task's program; every other one takes the source itself."""
+
 BEFORE = {"onnx": "onnx", "torchscript": "torchscript", "tensorrt": "onnx"}
 """By engine: the format that a source is carried to first; a plan is made from ONNX."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -17,7 +17,12 @@ from repo_builder.tensors import TensorSpec
 
 
 class Format(Protocol):
-    """What every module of ``FORMATS`` offers. The torch formats also have ``load(artifact) -> TorchProgram``."""
+    """What every module of ``FORMATS`` offers.
+
+    The torch formats also have ``load(artifact) -> TorchProgram``. Those of other frameworks have ``FRAMEWORK``
+    (:class:`~repo_builder.formats.framework_process.Framework`), ``RUNTIME`` (who computes the reference, in words)
+    and, where only the framework knows the signature, ``opened(artifact, progress) -> Artifact``.
+    """
 
     NAME: str
     TAKES: str
@@ -74,6 +79,16 @@ def get(name: str) -> Format:
             f"there is no format '{name}'{nearest(name, list(FORMATS))}", expected="one of " + ", ".join(FORMATS)
         )
     return cast(Format, importlib.import_module(FORMATS[name]))
+
+
+def opened(artifact: Artifact, progress: Callable[[str], None] | None = None) -> Artifact:
+    """The artifact with its signature, which of some formats only the framework can tell; others come back as they are.
+
+    Raises:
+        RepoBuilderError: the framework's environment, its process, or the model.
+    """
+    module = get(artifact.format)
+    return cast(Artifact, cast(Any, module).opened(artifact, progress)) if hasattr(module, "opened") else artifact
 
 
 def detect(source: str) -> tuple[str, Path]:

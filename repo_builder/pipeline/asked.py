@@ -21,7 +21,7 @@ def check(model: ModelSpec, source: Artifact, task: str) -> None:
         SpecError: names the first option without effect, and why it has none.
     """
     first = convert.BEFORE[model.engine]
-    convert.edge_name(source.format, first)
+    exported = convert.edge_name(source.format, first) == convert.FROM_PROGRAM
     if model.engine == "tensorrt" and task == "text2text-generation":
         raise ConversionError(
             f"the task {task} makes no TensorRT plans: its decoder's cache grows with every token",
@@ -32,7 +32,8 @@ def check(model: ModelSpec, source: Artifact, task: str) -> None:
     one = f"the task {task} makes one model, whose config is `config:`"
     for option, asked, why in (
         ("exporter", model.exporter and source.format == first, taken),
-        ("outputs", model.outputs and source.format == first, "its file names the outputs"),
+        ("exporter", model.exporter and not exported, f"a {source.format} model has one converter"),
+        ("outputs", model.outputs and not exported, "its file names the outputs"),
         ("outputs", model.outputs and task != "tensors", f"the task {task} names the outputs"),
         ("step_configs", model.step_configs and task == "tensors", one),
         ("samples.texts", model.samples.texts is not None and task == "tensors", f"the task {task} takes no texts"),

@@ -58,8 +58,8 @@ def proof(model: ModelSpec, source: Artifact, engine: Artifact, program: TorchPr
     if program is None:
         runtime = formats.get(source.format)
         cases = [Case(arrays, runtime.run(source, _as(source.inputs, arrays))) for arrays in inputs]
-        in_process = {"onnx": "ONNX Runtime", "torchscript": "PyTorch"}[source.format]
-        reference = f"the {source.format} file itself, in {in_process} in process"
+        in_process = {"onnx": "ONNX Runtime in process", "torchscript": "PyTorch in process"}.get(source.format)
+        reference = f"the {source.format} file itself, in {in_process or cast(Any, runtime).RUNTIME}"
     else:
         names = [o.name for o in engine.outputs]
         answers = (program.run(_as(program.inputs, arrays)) for arrays in inputs)

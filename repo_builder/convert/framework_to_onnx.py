@@ -1,0 +1,117 @@
+"""A framework's model to ONNX by the framework's own converter, compared with the framework's own answers."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from repo_builder import formats
+from repo_builder.artifact import Artifact
+from repo_builder.convert import onnx_graph
+from repo_builder.convert.cases import cases
+from repo_builder.convert.runner import check
+from repo_builder.errors import ConversionError, RepoBuilderError, SignatureError
+from repo_builder.formats import framework_process
+from repo_builder.formats.examples import example_inputs
+from repo_builder.formats.framework_process import Session
+
+Progress = Callable[[str], None]
+_SIZES = (3, 16, 32, 224)
+"""Tried for symbolic dims beyond the batch, until the model takes them."""
+
+
+def convert(source: Artifact, out: Path, *, opset: int, ir_version: int, progress: Progress | None = None) -> Artifact:
+    """``out``, written by the framework's converter, accepted because it answers as the framework does.
+
+    Args:
+        source: an Artifact that its format opened (``opened``): with its signature.
+        out: the file to write, in a folder that exists.
+        opset, ir_version: the highest that the target loads.
+
+    Raises:
+        ConversionError: the converter fails, or its file answers differently.
+        FrameworkError: the framework's process died.
+    """
+    framework = cast(Any, formats.get(source.format)).FRAMEWORK
+    session = framework_process.of(framework, source, progress)
+    tell = progress or (lambda _line: None)
+
+    def ask(inputs: Mapping[str, np.ndarray[Any, Any]]) -> tuple[np.ndarray[Any, Any], ...]:
+        answers = session.run(inputs)
+        return tuple(answers[spec.name] for spec in source.outputs)
+
+    with tempfile.TemporaryDirectory(prefix=".convert-", dir=out.parent) as folder:
+        raw, path = Path(folder) / "framework.onnx", Path(folder) / out.name
+        tell(f"converting it with {framework.name}")
+        notes = [*session.convert(raw, min(opset, framework.opset))]
+        written = _care(raw, path, source, opset, ir_version)
+        tell("comparing answers")
+        checked = cases(source.inputs, _examples(source, session), ask)
+        if session.died:
+            raise session.died
+        accepted = check(path, source.inputs, source.outputs, checked, opset=written, ir_version=ir_version)
+        made = accepted.artifact
+        for name in made.files:
+            (made.folder / name).replace(out.parent / name)
+    provenance = {
+        "exporter": framework.name,
+        **source.facts.get("framework", {}),
+        "opset": made.facts["opset"],
+        "ir_version": made.facts["ir_version"],
+        "notes": notes,
+        "cases": accepted.cases,
+        "max_abs_error": accepted.max_abs_error,
+    }
+    return replace(made, path=out, batch=source.batch, provenance=provenance)
+
+
+def _care(raw: Path, path: Path, source: Artifact, opset: int, ir_version: int) -> int:
+    """The file under the names and shapes of the signature; gives its opset."""
+    import onnx
+
+    model = onnx.load(str(raw))
+    if len(model.graph.input) != len(source.inputs):
+        raise ConversionError(
+            f"the converter wrote {len(model.graph.input)} inputs ({', '.join(i.name for i in model.graph.input)})",
+            expected="; ".join(map(str, source.inputs)),
+        )
+    model = onnx_graph.at_opset(model, min(opset, onnx_graph.opset_of(model)))
+    names = {value.name: spec.name for value, spec in zip(model.graph.input, source.inputs, strict=True)}
+    onnx_graph.strip(model)
+    onnx_graph.rename(model.graph, names, [spec.name for spec in source.outputs])
+    sides = ((model.graph.input, source.inputs), (model.graph.output, source.outputs))
+    for value, spec in ((v, s) for values, specs in sides for v, s in zip(values, specs, strict=True)):
+        onnx_graph.set_shape(value, spec.shape)
+    onnx_graph.lower_ir(model, ir_version)
+    onnx_graph.save(model, path)
+    return onnx_graph.opset_of(model)
+
+
+def _examples(source: Artifact, session: Session) -> Mapping[str, np.ndarray[Any, Any]]:
+    """Inputs that the framework takes.
+
+    Raises:
+        SignatureError: it takes none of the sizes that were tried; with its words for the first ones.
+    """
+    first = {spec.shape[0] for spec in source.inputs if spec.shape}
+    others = dict.fromkeys(d for spec in source.inputs for d in spec.shape if isinstance(d, str) and d not in first)
+    failure: RepoBuilderError | None = None
+    for size in _SIZES if others else _SIZES[:1]:
+        made = example_inputs(source.inputs, {**{str(d): 2 for d in first}, **dict.fromkeys(others, size)})
+        try:
+            session.run(made)
+        except SignatureError as error:
+            failure = failure or error
+            continue
+        return made
+    assert failure is not None
+    raise SignatureError(
+        f"{source.path.name} takes none of the example inputs: {failure.found}",
+        expected="a model that runs with " + ", ".join(map(str, _SIZES)) + " for " + ", ".join(map(str, others)),
+        mend="say sizes that it takes in `inputs:` of the spec",
+    )

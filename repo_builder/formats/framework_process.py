@@ -1,0 +1,91 @@
+"""Models that a framework has open in a process of its own, kept while they are asked."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from repo_builder import toolchain
+from repo_builder.artifact import Artifact, tree_files
+from repo_builder.formats import signature, source_file
+from repo_builder.formats.framework_session import Framework, Session, Signature
+
+__all__ = ["Framework", "Session", "Signature", "close_all", "of", "opened", "session"]
+
+Progress = Callable[[str], None]
+_KEPT = 2
+
+
+def session(
+    framework: Framework,
+    source: Path,
+    kind: str,
+    options: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+) -> Session:
+    """The process that has ``source`` open; started where there is none, or where the files changed meanwhile.
+
+    The processes of the last two models are kept until this one ends.
+
+    Args:
+        source: a file, or a folder.
+        kind: which of the framework's formats it is; options: JSON values; both as the worker takes them.
+        progress: called with one line per step.
+
+    Raises:
+        ToolchainError: the framework's environment cannot be made.
+        FrameworkError: its process died, or took too long.
+        RepoBuilderError: the worker refuses the model.
+    """
+    files = tree_files(source) if source.is_dir() else (source.name,)
+    stamp = source_file.stamp(source if source.is_dir() else source.parent, files)
+    key = json.dumps([framework.name, str(framework.worker), str(source.absolute()), kind, dict(options or {}), stamp])
+    with _LOCK:
+        found = _SESSIONS.pop(key, None)
+        if found is None or found.died:
+            tell = progress or (lambda _line: None)
+            python = Path(sys.executable)
+            if framework.requirements:
+                python = toolchain.ensure(framework.name, framework.requirements, progress=progress)
+            tell(f"opening it with {framework.name}")
+            found = Session(framework, python, source, kind, options or {})
+        _SESSIONS[key] = found
+        while len(_SESSIONS) > _KEPT:
+            _SESSIONS.popitem(last=False)[1].close()
+        return found
+
+
+def opened(framework: Framework, artifact: Artifact, progress: Progress | None = None) -> Artifact:
+    """The artifact with the signature that the framework tells, the user's ``inputs`` laid over it.
+
+    ``facts["kind"]`` and ``facts["options"]`` go to the worker. Raises as :func:`session`, and SignatureError where
+    ``inputs`` contradict the model.
+    """
+    found = of(framework, artifact, progress).signature
+    inputs, became = signature.refine(found.inputs, artifact.inputs, artifact.path.name)
+    outputs = tuple(dataclasses.replace(o, shape=signature.apply(o.shape, became)) for o in found.outputs)
+    facts = {**artifact.facts, "framework": dict(found.versions), "notes": list(found.notes)}
+    return dataclasses.replace(artifact, inputs=inputs, outputs=outputs, facts=facts)
+
+
+def of(framework: Framework, artifact: Artifact, progress: Progress | None = None) -> Session:
+    """:func:`session` for an artifact."""
+    options = artifact.facts.get("options", {})
+    return session(framework, artifact.path, str(artifact.facts.get("kind", artifact.format)), options, progress)
+
+
+_SESSIONS: OrderedDict[str, Session] = OrderedDict()
+_LOCK = threading.RLock()
+
+
+def close_all() -> None:
+    """End every process that is kept."""
+    with _LOCK:
+        while _SESSIONS:
+            _SESSIONS.popitem()[1].close()

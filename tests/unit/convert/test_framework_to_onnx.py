@@ -1,0 +1,78 @@
+"""A framework's model to ONNX: names, shapes and answers, and converters that lie."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy_framework
+import onnx
+import pytest
+
+from repo_builder import formats, spec
+from repo_builder.artifact import Artifact
+from repo_builder.convert import framework_to_onnx
+from repo_builder.errors import ConversionError, FrameworkError
+from repo_builder.formats import framework_process
+from repo_builder.formats import onnx as onnx_format
+from repo_builder.tasks import plain_tensors
+from repo_builder.tensors import TensorSpec
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("REPO_BUILDER_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setitem(formats.FORMATS, "numpy_json", "numpy_framework")
+    yield
+    framework_process.close_all()
+
+
+def source(tmp_path: Path, **more: Any) -> Artifact:
+    return formats.opened(numpy_framework.describe(numpy_framework.save(tmp_path / "a.npmodel", **more)))
+
+
+def convert(tmp_path: Path, opset: int = 20, **more: Any) -> Artifact:
+    (tmp_path / "out").mkdir()
+    return framework_to_onnx.convert(
+        source(tmp_path, **more), tmp_path / "out" / "model.onnx", opset=opset, ir_version=10
+    )
+
+
+def test_the_file_has_the_served_names_and_answers_as_the_framework(tmp_path: Path) -> None:
+    made = convert(tmp_path)
+    assert made.inputs == (TensorSpec("x", "FP32", ("batch", 3)),)
+    assert made.outputs == (TensorSpec("net_y_1", "FP32", ("batch", 2)),)
+    assert made.facts["opset"] == 17, "what its converter writes best, where the target takes more"
+    assert made.provenance["exporter"] == "numpy-json"
+    assert made.provenance["notes"] == ["written by hand"]
+    assert made.provenance["cases"] >= 5
+    x = np.ones((4, 3), np.float32)
+    wanted = numpy_framework.run(source(tmp_path), {"x": x})["net_y_1"]
+    np.testing.assert_allclose(onnx_format.run(made, {"x": x})["net_y_1"], wanted, rtol=1e-6)
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["model.onnx"]
+    onnx.checker.check_model(str(made.path), full_check=True)
+
+
+def test_a_target_of_an_older_opset_gets_it(tmp_path: Path) -> None:
+    assert convert(tmp_path, opset=13).facts["opset"] == 13
+
+
+def test_a_converter_that_lies_is_caught(tmp_path: Path) -> None:
+    with pytest.raises(ConversionError, match=r"the file answers differently: max abs error .* at output net_y_1"):
+        convert(tmp_path, converted=[[1, 2], [3, 4], [5, 6]])
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_framework_that_dies_on_a_case_is_told(tmp_path: Path) -> None:
+    with pytest.raises(FrameworkError, match="was killed by SIGSEGV"):
+        convert(tmp_path, run="crash")
+
+
+def test_the_proof_names_who_answered(tmp_path: Path) -> None:
+    model = spec.from_flags(str(numpy_framework.save(tmp_path / "a.npmodel"))).models[0]
+    made = convert(tmp_path)
+    proof = plain_tensors.proof(model, source(tmp_path), made, None)
+    assert proof.reference == "the numpy_json file itself, in numpy, in a process of its own"
+    assert len(proof.cases) == 8
