@@ -13,6 +13,7 @@ EDGES: dict[tuple[str, str], str] = {
     ("torchscript", "onnx"): "torch_to_onnx",
     ("exported_program", "onnx"): "torch_to_onnx",
     ("onnx", "onnx"): "onnx_to_onnx",
+    ("caffe", "onnx"): "caffe_to_onnx",
     ("torchscript", "torchscript"): "torchscript_to_torchscript",
     ("onnx", "tensorrt_plan"): "onnx_to_tensorrt",
 }

@@ -55,6 +55,7 @@ FORMATS: dict[str, str] = {
     "factory": "repo_builder.formats.factory",
     "huggingface": "repo_builder.formats.huggingface",
     "tensorrt_plan": "repo_builder.formats.tensorrt_plan",
+    "caffe": "repo_builder.formats.caffe",
 }
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[\w.-]{1,96}")

@@ -25,7 +25,7 @@ from repo_builder.tasks.tolerances import tolerances
 from repo_builder.tensors import TensorSpec
 
 NAME = "tensors"
-SOURCES = frozenset({"onnx", "torchscript", "exported_program", "factory"})
+SOURCES = frozenset({"onnx", "torchscript", "exported_program", "factory", "caffe"})
 _CASES = 8
 
 

@@ -1,0 +1,120 @@
+"""Caffe to ONNX: layers written one by one, and the file compared with OpenCV's answers."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from repo_builder.artifact import Artifact
+from repo_builder.convert import onnx_graph
+from repo_builder.convert.caffe import net as caffe_model
+from repo_builder.convert.cases import cases
+from repo_builder.convert.runner import check
+from repo_builder.errors import ConversionError, TargetError
+from repo_builder.formats import caffe, caffe_net, caffe_shapes, caffe_weights
+from repo_builder.formats.examples import example_inputs
+
+Progress = Callable[[str], None]
+_PIXELS = 64.0
+"""The scale of a second set of inputs: images less their mean, as most nets take them."""
+
+
+def convert(
+    source: Artifact,
+    out: Path,
+    *,
+    opset: int,
+    ir_version: int,
+    examples: Mapping[str, np.ndarray[Any, Any]] | None = None,
+    progress: Progress | None = None,
+) -> Artifact:
+    """``out``, written layer by layer at opset 13 and compared with OpenCV's answers at two batch sizes.
+
+    Args:
+        source: an Artifact of format ``caffe``.
+        out: the file to write, in a folder that exists.
+        opset, ir_version: the highest that the target loads.
+        examples: one array per input, to compare with; made up at two scales where None.
+
+    Raises:
+        TargetError: the target is older than opset 13.
+        ConversionError: a layer that is not converted, or answers that differ.
+    """
+    if opset < caffe_model.OPSET or ir_version < caffe_model.IR_VERSION:
+        raise TargetError(
+            f"Caffe nets are written at opset {caffe_model.OPSET} and IR version {caffe_model.IR_VERSION}",
+            expected=f"opset {opset} and IR version {ir_version} at most",
+            mend="choose a newer target release",
+        )
+    if progress:
+        progress("running the net in OpenCV")
+    told = [examples] if examples else _examples(source)
+    checked = [case for one in told for case in cases(source.inputs, one, lambda inputs: _answers(source, inputs))]
+    if progress:
+        progress("writing its layers as ONNX")
+    with tempfile.TemporaryDirectory(prefix=".convert-", dir=out.parent) as folder:
+        path = Path(folder) / out.name
+        write(source, path)
+        accepted = check(
+            path,
+            source.inputs,
+            source.outputs,
+            checked,
+            opset=caffe_model.OPSET,
+            ir_version=caffe_model.IR_VERSION,
+        )
+        made = accepted.artifact
+        for name in made.files:
+            (made.folder / name).replace(out.parent / name)
+    provenance = {
+        "exporter": "repo_builder caffe_to_onnx",
+        "opset": caffe_model.OPSET,
+        "ir_version": caffe_model.IR_VERSION,
+        "reference": "OpenCV " + caffe.FRAMEWORK.requirements[0].partition("==")[2],
+        "cases": accepted.cases,
+        "max_abs_error": accepted.max_abs_error,
+    }
+    return replace(made, path=out, provenance=provenance)
+
+
+def write(source: Artifact, path: Path) -> None:
+    """The net as an ONNX file, unchecked.
+
+    Raises:
+        ConversionError: a layer that is not converted; names it.
+    """
+    net = caffe_net.read(source.path)
+    batch = source.inputs[0].shape[0]
+    shapes = caffe_shapes.batched(net) if isinstance(batch, str) else None
+    if shapes is None:
+        shapes = caffe_shapes.shapes(net, batch if isinstance(batch, int) and len(net.inputs) == 1 else None)
+    fixed = caffe_shapes.shapes(net)
+    weights = caffe_weights.fitted(net, [bottoms for bottoms, _ in fixed], source.folder / source.facts["caffemodel"])
+    onnx_graph.save(caffe_model.model(net, shapes, weights, source.inputs, source.outputs), path)
+
+
+def _examples(source: Artifact) -> list[dict[str, np.ndarray[Any, Any]]]:
+    small = example_inputs(source.inputs, {caffe_shapes.BATCH: 2})
+    large = example_inputs(source.inputs, {caffe_shapes.BATCH: 2}, seed=1)
+    return [small, {name: array * np.float32(_PIXELS) for name, array in large.items()}]
+
+
+def _answers(source: Artifact, inputs: Mapping[str, np.ndarray[Any, Any]]) -> tuple[np.ndarray[Any, Any], ...]:
+    """OpenCV's answers; it drops or adds axes of size 1 here and there, which Caffe's own shapes put right."""
+    answers = caffe.run(source, inputs)
+    found = []
+    for spec in source.outputs:
+        answer = answers[spec.name]
+        sizes = dict(pair for one in source.inputs for pair in zip(one.shape, inputs[one.name].shape, strict=True))
+        shape = tuple(dim if isinstance(dim, int) else sizes.get(dim, -1) for dim in spec.shape)
+        if answer.shape != shape and [s for s in answer.shape if s != 1] == [s for s in shape if s != 1]:
+            answer = answer.reshape(shape)
+        found.append(answer)
+    if not all(np.all(np.isfinite(array)) or array.size for array in found):
+        raise ConversionError("OpenCV answers nothing")
+    return tuple(found)
