@@ -14,6 +14,11 @@ EDGES: dict[tuple[str, str], str] = {
     ("exported_program", "onnx"): "torch_to_onnx",
     ("onnx", "onnx"): "onnx_to_onnx",
     ("caffe", "onnx"): "caffe_to_onnx",
+    ("savedmodel", "onnx"): "framework_to_onnx",
+    ("frozen_graph", "onnx"): "framework_to_onnx",
+    ("tf_checkpoint", "onnx"): "framework_to_onnx",
+    ("keras", "onnx"): "framework_to_onnx",
+    ("tflite", "onnx"): "framework_to_onnx",
     ("torchscript", "torchscript"): "torchscript_to_torchscript",
     ("onnx", "tensorrt_plan"): "onnx_to_tensorrt",
 }

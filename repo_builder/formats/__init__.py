@@ -21,7 +21,8 @@ class Format(Protocol):
 
     The torch formats also have ``load(artifact) -> TorchProgram``. Those of other frameworks have ``FRAMEWORK``
     (:class:`~repo_builder.formats.framework_process.Framework`), ``RUNTIME`` (who computes the reference, in words)
-    and, where only the framework knows the signature, ``opened(artifact, progress) -> Artifact``.
+    and, where only the framework knows the signature, ``opened(artifact, progress) -> Artifact``; where a file does not
+    name its outputs, ``CHOOSES_OUTPUTS`` is true and ``describe`` takes ``outputs``, names of nodes.
     """
 
     NAME: str
@@ -56,6 +57,11 @@ FORMATS: dict[str, str] = {
     "huggingface": "repo_builder.formats.huggingface",
     "tensorrt_plan": "repo_builder.formats.tensorrt_plan",
     "caffe": "repo_builder.formats.caffe",
+    "savedmodel": "repo_builder.formats.savedmodel",
+    "frozen_graph": "repo_builder.formats.frozen_graph",
+    "tf_checkpoint": "repo_builder.formats.tf_checkpoint",
+    "keras": "repo_builder.formats.keras",
+    "tflite": "repo_builder.formats.tflite",
 }
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[\w.-]{1,96}")

@@ -13,7 +13,7 @@ from typing import Any
 
 from repo_builder import toolchain
 from repo_builder.artifact import Artifact, tree_files
-from repo_builder.formats import signature, source_file
+from repo_builder.formats import framework_axes, signature, source_file
 from repo_builder.formats.framework_session import Framework, Session, Signature
 
 __all__ = ["Framework", "Session", "Signature", "close_all", "of", "opened", "session"]
@@ -67,9 +67,11 @@ def opened(framework: Framework, artifact: Artifact, progress: Progress | None =
     ``facts["kind"]`` and ``facts["options"]`` go to the worker. Raises as :func:`session`, and SignatureError where
     ``inputs`` contradict the model.
     """
-    found = of(framework, artifact, progress).signature
+    model = of(framework, artifact, progress)
+    found = model.signature
     inputs, became = signature.refine(found.inputs, artifact.inputs, artifact.path.name)
     outputs = tuple(dataclasses.replace(o, shape=signature.apply(o.shape, became)) for o in found.outputs)
+    inputs, outputs = framework_axes.named(inputs, outputs, model.run)
     facts = {**artifact.facts, "framework": dict(found.versions), "notes": list(found.notes)}
     return dataclasses.replace(artifact, inputs=inputs, outputs=outputs, facts=facts)
 

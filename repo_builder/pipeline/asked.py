@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from repo_builder import convert, model_config, releases
+from repo_builder import convert, formats, model_config, releases
 from repo_builder.artifact import Artifact
 from repo_builder.convert import onnx_to_tensorrt
 from repo_builder.errors import ConversionError, RepoBuilderError, SpecError
@@ -22,6 +22,7 @@ def check(model: ModelSpec, source: Artifact, task: str) -> None:
     """
     first = convert.BEFORE[model.engine]
     exported = convert.edge_name(source.format, first) == convert.FROM_PROGRAM
+    chosen = getattr(formats.get(source.format), "CHOOSES_OUTPUTS", False)
     if model.engine == "tensorrt" and task == "text2text-generation":
         raise ConversionError(
             f"the task {task} makes no TensorRT plans: its decoder's cache grows with every token",
@@ -33,7 +34,7 @@ def check(model: ModelSpec, source: Artifact, task: str) -> None:
     for option, asked, why in (
         ("exporter", model.exporter and source.format == first, taken),
         ("exporter", model.exporter and not exported, f"a {source.format} model has one converter"),
-        ("outputs", model.outputs and not exported, "its file names the outputs"),
+        ("outputs", model.outputs and not (exported or chosen), "its file names the outputs"),
         ("outputs", model.outputs and task != "tensors", f"the task {task} names the outputs"),
         ("step_configs", model.step_configs and task == "tensors", one),
         ("samples.texts", model.samples.texts is not None and task == "tensors", f"the task {task} takes no texts"),

@@ -47,7 +47,10 @@ def describe(model: ModelSpec) -> Artifact:
         from repo_builder.formats import huggingface
 
         return huggingface.describe(path, inputs, trust_remote_code=model.trust_remote_code)
-    return formats.get(name).describe(path, inputs)
+    module = formats.get(name)
+    if getattr(module, "CHOOSES_OUTPUTS", False):
+        return cast(Artifact, cast(Any, module).describe(path, inputs, outputs=model.outputs))
+    return module.describe(path, inputs)
 
 
 def key(

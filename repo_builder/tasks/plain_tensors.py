@@ -25,7 +25,10 @@ from repo_builder.tasks.tolerances import tolerances
 from repo_builder.tensors import TensorSpec
 
 NAME = "tensors"
-SOURCES = frozenset({"onnx", "torchscript", "exported_program", "factory", "caffe"})
+SOURCES = frozenset(
+    {"onnx", "torchscript", "exported_program", "factory", "caffe"}
+    | {"savedmodel", "frozen_graph", "tf_checkpoint", "keras", "tflite"}
+)
 _CASES = 8
 
 

@@ -56,7 +56,7 @@ def test_a_missing_file_names_its_neighbours(tmp_path: Path) -> None:
         ("m.onnx", b"", "is empty (0 bytes)"),
         ("m.onnx", b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "run `git lfs pull`"),
         ("m.pt", b"\n<!DOCTYPE html><html>", "is a web page (HTML)"),
-        ("m.h5", b"x", "no format takes"),
+        ("m.xyz", b"x", "no format takes"),
         ("m.safetensors", b"x", "name the folder that holds it"),
         ("m.py", b"x", "name the factory too: module.py:factory"),
         ("m.pth", b"x", "torch.export.save"),
@@ -70,9 +70,9 @@ def test_files_that_are_no_models(tmp_path: Path, name: str, content: bytes, tex
 
 
 def test_an_unknown_suffix_lists_what_is_taken(tmp_path: Path) -> None:
-    (tmp_path / "m.h5").write_bytes(b"x")
+    (tmp_path / "m.xyz").write_bytes(b"x")
     with pytest.raises(SourceCorruptError) as caught:
-        formats.detect(str(tmp_path / "m.h5"))
+        formats.detect(str(tmp_path / "m.xyz"))
     for name in formats.FORMATS:
         assert formats.get(name).TAKES in caught.value.expected
 

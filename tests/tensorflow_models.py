@@ -1,0 +1,139 @@
+"""Writes one small TensorFlow model: ``python tensorflow_models.py KIND PATH``, run with TensorFlow's own Python."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+os.environ.update({"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "2"})
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+v1 = tf.compat.v1
+RNG = np.random.default_rng(7)
+
+
+def weights(*shape: int) -> np.ndarray:
+    return RNG.standard_normal(shape).astype(np.float32)
+
+
+def saved_model(path: str) -> None:
+    """A batch of rows: two outputs, one of them integers."""
+    module = tf.Module()
+    module.w = tf.Variable(weights(4, 3))
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 4], tf.float32, name="x")])
+    def serve(x: tf.Tensor) -> dict[str, tf.Tensor]:
+        scores = tf.nn.softmax(x @ module.w)
+        return {"scores": scores, "best": tf.argmax(scores, axis=1)}
+
+    tf.saved_model.save(module, path, signatures={"serving_default": serve})
+
+
+def control_flow(path: str) -> None:
+    """A branch on a sum and a loop whose length an input gives; its second input is b, its first a."""
+    module = tf.Module()
+    module.w = tf.Variable(0.3 * weights(4, 4))
+
+    @tf.function(
+        input_signature=[tf.TensorSpec([None, 4], tf.float32, name="b"), tf.TensorSpec([1], tf.int32, name="a")]
+    )
+    def serve(b: tf.Tensor, a: tf.Tensor) -> dict[str, tf.Tensor]:
+        def step(i: tf.Tensor, h: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            return i + 1, tf.tanh(h @ module.w)
+
+        h = tf.cond(tf.reduce_sum(b) > 0, lambda: b * 2.0, lambda: 1.0 - b)
+        _, h = tf.while_loop(lambda i, _: i < a[0], step, [0, h])
+        return {"y": h}
+
+    tf.saved_model.save(module, path, signatures={"serving_default": serve})
+
+
+def texts(path: str) -> None:
+    module = tf.Module()
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="text")])
+    def serve(text: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"length": tf.strings.length(text)}
+
+    tf.saved_model.save(module, path, signatures={"serving_default": serve})
+
+
+def graph(training: bool) -> tf.Tensor:
+    x = v1.placeholder(tf.float32, [None, 6, 6, 2], name="model/image")
+    if training:
+        is_training = v1.placeholder(tf.bool, [], name="is_training")
+    k = v1.get_variable("k", initializer=weights(3, 3, 2, 4))
+    h = tf.nn.relu(tf.nn.conv2d(x, k, 1, "SAME"))
+    if training:
+        h = tf.cond(is_training, lambda: tf.nn.dropout(h, 0.5), lambda: h)
+    h = tf.reduce_mean(h, [1, 2])
+    w = v1.get_variable("w", initializer=weights(4, 3))
+    y = tf.nn.softmax(h @ w, name="model/probabilities")
+    if training:
+        loss = tf.reduce_mean(y)
+        v1.train.AdamOptimizer().minimize(loss)
+    return y
+
+
+def frozen(path: str) -> None:
+    with tf.Graph().as_default(), v1.Session() as session:
+        graph(False)
+        session.run(v1.global_variables_initializer())
+        made = v1.graph_util.convert_variables_to_constants(
+            session, session.graph.as_graph_def(), ["model/probabilities"]
+        )
+        with open(path, "wb") as file:
+            file.write(made.SerializeToString())
+
+
+def checkpoint(path: str) -> None:
+    """TF1, in the middle of its training: gradients, Adam's slots, a switch for dropout, control flow of version 1."""
+    v1.disable_control_flow_v2()
+    v1.disable_resource_variables()
+    with tf.Graph().as_default(), v1.Session() as session:
+        graph(True)
+        session.run(v1.global_variables_initializer())
+        v1.train.Saver().save(session, path.removesuffix(".meta"))
+
+
+def keras_sequential(path: str) -> None:
+    keras.utils.set_random_seed(3)
+    layers = [keras.layers.Conv2D(4, 3, activation="relu"), keras.layers.GlobalMaxPooling2D(), keras.layers.Dense(3)]
+    keras.Sequential([keras.Input((8, 8, 2), name="image"), *layers]).save(path)
+
+
+def keras_functional(path: str) -> None:
+    """Two inputs of one free length, two outputs, a recurrent layer."""
+    keras.utils.set_random_seed(4)
+    ids, mask = keras.Input((None,), dtype="int32", name="ids"), keras.Input((None,), name="mask")
+    h = keras.layers.Multiply()([keras.layers.Embedding(10, 5)(ids), keras.layers.Reshape((-1, 1))(mask)])
+    states = keras.layers.Bidirectional(keras.layers.GRU(3, return_sequences=True))(h)
+    states = keras.layers.Dense(2, name="states")(states)
+    last = keras.layers.Dense(4, name="last", activation="softmax")(keras.layers.LSTM(3)(h))
+    keras.Model([ids, mask], [states, last]).save(path)
+
+
+def keras_lambda(path: str) -> None:
+    layer = keras.layers.Lambda(lambda x: __import__("os").system("touch PWNED") or x, output_shape=(3,), name="evil")
+    keras.Sequential([keras.Input((3,)), layer]).save(path)
+
+
+def keras_weights(path: str) -> None:
+    keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]).save_weights(path)
+
+
+def tflite(path: str) -> None:
+    keras.utils.set_random_seed(5)
+    model = keras.Sequential(
+        [keras.Input((8, 8, 2)), keras.layers.Conv2D(4, 3), keras.layers.Flatten(), keras.layers.Dense(3)]
+    )
+    made = tf.lite.TFLiteConverter.from_keras_model(model).convert()
+    with open(path, "wb") as file:
+        file.write(made)
+
+
+if __name__ == "__main__":
+    globals()[sys.argv[1]](sys.argv[2])
