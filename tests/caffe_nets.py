@@ -53,6 +53,8 @@ def save(text: str, folder: Path, *, half: bool = False, old: bool = False, name
     message = caffe_schema.weights()
     for one, (bottoms, _) in zip(read.layers, shapes, strict=True):
         made = (message.layers if old else message.layer).add(name=one.name.encode())
+        if not old:
+            made.type = one.type.encode()
         for number, shape in enumerate(caffe_weights.needed(one, bottoms)):
             values = random.standard_normal(shape).astype(np.float32) * 0.5
             if one.type == "BatchNorm":

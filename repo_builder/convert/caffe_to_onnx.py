@@ -15,9 +15,10 @@ from repo_builder.convert import onnx_graph
 from repo_builder.convert.caffe import net as caffe_model
 from repo_builder.convert.cases import cases
 from repo_builder.convert.runner import check
-from repo_builder.errors import ConversionError, TargetError
+from repo_builder.errors import TargetError
 from repo_builder.formats import caffe, caffe_net, caffe_shapes, caffe_weights
 from repo_builder.formats.examples import example_inputs
+from repo_builder.formats.framework_process import Session
 
 Progress = Callable[[str], None]
 _PIXELS = 64.0
@@ -53,8 +54,13 @@ def convert(
         )
     if progress:
         progress("running the net in OpenCV")
-    told = [examples] if examples else _examples(source)
-    checked = [case for one in told for case in cases(source.inputs, one, lambda inputs: _answers(source, inputs))]
+    session = caffe.session(source, progress)
+    told = [examples] if examples else example_sets(source)
+    checked = [
+        case for one in told for case in cases(source.inputs, one, lambda inputs: _answers(source, session, inputs))
+    ]
+    if session.died:
+        raise session.died
     if progress:
         progress("writing its layers as ONNX")
     with tempfile.TemporaryDirectory(prefix=".convert-", dir=out.parent) as folder:
@@ -89,32 +95,37 @@ def write(source: Artifact, path: Path) -> None:
         ConversionError: a layer that is not converted; names it.
     """
     net = caffe_net.read(source.path)
-    batch = source.inputs[0].shape[0]
+    batches = {spec.shape[0] for spec in source.inputs}
+    batch = batches.pop() if len(batches) == 1 else None
     shapes = caffe_shapes.batched(net) if isinstance(batch, str) else None
-    if shapes is None:
-        shapes = caffe_shapes.shapes(net, batch if isinstance(batch, int) and len(net.inputs) == 1 else None)
+    shapes = shapes or caffe_shapes.shapes(net, batch if isinstance(batch, int) else None)
     fixed = caffe_shapes.shapes(net)
     weights = caffe_weights.fitted(net, [bottoms for bottoms, _ in fixed], source.folder / source.facts["caffemodel"])
     onnx_graph.save(caffe_model.model(net, shapes, weights, source.inputs, source.outputs), path)
 
 
-def _examples(source: Artifact) -> list[dict[str, np.ndarray[Any, Any]]]:
+def example_sets(source: Artifact) -> list[dict[str, np.ndarray[Any, Any]]]:
+    """Inputs of standard deviation 1, and of 64."""
     small = example_inputs(source.inputs, {caffe_shapes.BATCH: 2})
     large = example_inputs(source.inputs, {caffe_shapes.BATCH: 2}, seed=1)
     return [small, {name: array * np.float32(_PIXELS) for name, array in large.items()}]
 
 
-def _answers(source: Artifact, inputs: Mapping[str, np.ndarray[Any, Any]]) -> tuple[np.ndarray[Any, Any], ...]:
-    """OpenCV's answers; it drops or adds axes of size 1 here and there, which Caffe's own shapes put right."""
-    answers = caffe.run(source, inputs)
+def _answers(
+    source: Artifact, session: Session, inputs: Mapping[str, np.ndarray[Any, Any]]
+) -> tuple[np.ndarray[Any, Any], ...]:
+    """OpenCV's answers; where it drops or adds axes of size 1, the net's own shape is put back."""
+    answers = session.run(inputs)
+    sizes = {
+        dim: size
+        for spec in source.inputs
+        for dim, size in zip(spec.shape, inputs[spec.name].shape, strict=True)
+        if isinstance(dim, str)
+    }
     found = []
     for spec in source.outputs:
         answer = answers[spec.name]
-        sizes = dict(pair for one in source.inputs for pair in zip(one.shape, inputs[one.name].shape, strict=True))
-        shape = tuple(dim if isinstance(dim, int) else sizes.get(dim, -1) for dim in spec.shape)
-        if answer.shape != shape and [s for s in answer.shape if s != 1] == [s for s in shape if s != 1]:
-            answer = answer.reshape(shape)
-        found.append(answer)
-    if not all(np.all(np.isfinite(array)) or array.size for array in found):
-        raise ConversionError("OpenCV answers nothing")
+        shape = tuple(sizes.get(dim, -1) if isinstance(dim, str) else dim for dim in spec.shape)
+        only_ones = [s for s in answer.shape if s != 1] == [s for s in shape if s != 1]
+        found.append(answer.reshape(shape) if only_ones else answer)
     return tuple(found)

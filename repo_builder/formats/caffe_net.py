@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from repo_builder.errors import ConversionError, SignatureError, SourceCorruptEr
 from repo_builder.formats import caffe_schema, source_file
 
 _TEXT_LIMIT = 64 << 20
-_DIM_LIMIT = 1 << 31
+_ELEMENTS = 1 << 31
 _V1_NAMES = {
     "ABSVAL": "AbsVal",
     "ARGMAX": "ArgMax",
@@ -212,10 +213,10 @@ def _input_layer(layer: Layer) -> list[tuple[str, tuple[int, ...]]]:
 
 
 def _sizes(name: str, shape: tuple[int, ...], where: str) -> tuple[int, ...]:
-    if not shape or min(shape) < 1 or max(shape) >= _DIM_LIMIT:
+    if not shape or min(shape) < 1 or prod(shape) > _ELEMENTS:
         raise SignatureError(
             f"input {name!r} ({where}) has the sizes {list(shape)}",
-            expected="sizes from 1 to 2**31 - 1",
+            expected="sizes of 1 or more, at most 2**31 values",
             mend="write the sizes that the net was trained with",
         )
     return shape

@@ -15,7 +15,7 @@ _BINARY: dict[str, str] = {
     "BlobProto": "num:int32=1 channels:int32=2 height:int32=3 width:int32=4 data:bytes*=5 shape:BlobShape=7 "
     "double_data:bytes*=8 raw_data_type:int32=10 raw_data:bytes=12",
     "BlobUnpacked": "data:float*=5 double_data:double*=8",
-    "WeightLayer": "name:bytes=1 blobs:BlobProto*=7",
+    "WeightLayer": "name:bytes=1 type:bytes=2 blobs:BlobProto*=7",
     "WeightLayerV1": "name:bytes=4 blobs:BlobProto*=6",
     "Weights": "layers:WeightLayerV1*=2 layer:WeightLayer*=100",
 }

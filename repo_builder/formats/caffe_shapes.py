@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import prod
 
 from repo_builder.errors import ConversionError
+from repo_builder.formats import caffe_weights
 from repo_builder.formats.caffe_net import Layer, Net
 from repo_builder.formats.caffe_rules import RULES, Shape, Shapes
 
@@ -53,8 +54,8 @@ def shapes(net: Net, batch: int | None = None) -> list[tuple[Shapes, Shapes]]:
 def batched(net: Net) -> list[tuple[Shapes, Shapes]] | None:
     """The shapes with -1 for each size that follows the batch, or None where the net has no batch dimension.
 
-    A net has one when axis 0 of all inputs is declared with one size, every rule holds for other sizes too, and what
-    varies in its outputs is the batch itself.
+    A net has one when axis 0 of all inputs is declared with one size, every rule holds for other sizes too, no layer's
+    weights depend on it, and what varies in its outputs is the batch itself.
     """
     if len({shape[0] for _, shape in net.inputs}) != 1:
         return None
@@ -62,6 +63,9 @@ def batched(net: Net) -> list[tuple[Shapes, Shapes]] | None:
         first, second = (shapes(net, size) for size in _SIZES)
     except ConversionError:
         return None
+    for layer, one, other in zip(net.layers, first, second, strict=True):
+        if caffe_weights.needed(layer, one[0]) != caffe_weights.needed(layer, other[0]):
+            return None
     ends = {id(layer): place for place, layer in enumerate(net.layers)}
     for _, layer, index in net.outputs:
         both = (run[ends[id(layer)]][1][index] for run in (first, second))
