@@ -12,10 +12,10 @@ import numpy as np
 
 from repo_builder import formats
 from repo_builder.artifact import Artifact
-from repo_builder.convert import onnx_graph
+from repo_builder.convert import onnx_care
 from repo_builder.convert.cases import cases
 from repo_builder.convert.runner import check
-from repo_builder.errors import ConversionError, RepoBuilderError, SignatureError
+from repo_builder.errors import RepoBuilderError, SignatureError
 from repo_builder.formats import framework_process
 from repo_builder.formats.examples import example_inputs
 from repo_builder.formats.framework_process import Session
@@ -49,12 +49,14 @@ def convert(source: Artifact, out: Path, *, opset: int, ir_version: int, progres
         raw, path = Path(folder) / "framework.onnx", Path(folder) / out.name
         tell(f"converting it with {framework.name}")
         notes = [*session.convert(raw, min(opset, framework.opset))]
-        written = _care(raw, path, source, opset, ir_version)
+        tell("checking and simplifying the ONNX file")
+        cared = onnx_care.care(raw, path, source.inputs, source.outputs, opset=opset, ir_version=ir_version)
+        notes += cared.notes
         tell("comparing answers")
         checked = cases(source.inputs, _examples(source, session), ask)
         if session.died:
             raise session.died
-        accepted = check(path, source.inputs, source.outputs, checked, opset=written, ir_version=ir_version)
+        accepted = check(path, source.inputs, source.outputs, checked, opset=cared.opset, ir_version=ir_version)
         made = accepted.artifact
         for name in made.files:
             (made.folder / name).replace(out.parent / name)
@@ -68,28 +70,6 @@ def convert(source: Artifact, out: Path, *, opset: int, ir_version: int, progres
         "max_abs_error": accepted.max_abs_error,
     }
     return replace(made, path=out, batch=source.batch, provenance=provenance)
-
-
-def _care(raw: Path, path: Path, source: Artifact, opset: int, ir_version: int) -> int:
-    """The file under the names and shapes of the signature; gives its opset."""
-    import onnx
-
-    model = onnx.load(str(raw))
-    if len(model.graph.input) != len(source.inputs):
-        raise ConversionError(
-            f"the converter wrote {len(model.graph.input)} inputs ({', '.join(i.name for i in model.graph.input)})",
-            expected="; ".join(map(str, source.inputs)),
-        )
-    model = onnx_graph.at_opset(model, min(opset, onnx_graph.opset_of(model)))
-    names = {value.name: spec.name for value, spec in zip(model.graph.input, source.inputs, strict=True)}
-    onnx_graph.strip(model)
-    onnx_graph.rename(model.graph, names, [spec.name for spec in source.outputs])
-    sides = ((model.graph.input, source.inputs), (model.graph.output, source.outputs))
-    for value, spec in ((v, s) for values, specs in sides for v, s in zip(values, specs, strict=True)):
-        onnx_graph.set_shape(value, spec.shape)
-    onnx_graph.lower_ir(model, ir_version)
-    onnx_graph.save(model, path)
-    return onnx_graph.opset_of(model)
 
 
 def _examples(source: Artifact, session: Session) -> Mapping[str, np.ndarray[Any, Any]]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from repo_builder.artifact import Artifact
 from repo_builder.errors import SignatureError, SourceCorruptError, first_line
-from repo_builder.formats import onnx_external, signature, source_file
+from repo_builder.formats import onnx_external, onnx_stamp, signature, source_file
 from repo_builder.tensors import Shape, TensorSpec, from_onnx
 
 NAME = "onnx"
@@ -209,8 +209,19 @@ def _session(path: str, stamp: object) -> Any:  # noqa: ARG001 - part of the cac
     except Exception as error:
         raise SourceCorruptError(
             f"ONNX Runtime {onnxruntime.__version__} does not load {Path(path).name}: {first_line(error)}",
+            expected=_stamp(path),
             mend="check the file with onnx.checker; a newer opset or IR version needs a newer onnxruntime",
         ) from error
+
+
+def _stamp(path: str) -> str:
+    """What the nodes say of a wrong opset stamp."""
+    import onnx
+
+    stamp = onnx_stamp.look(onnx.load(path, load_external_data=False))
+    if not stamp.fitting:
+        return stamp.told()
+    return f"{stamp.told()}: stamp it {stamp.nearest} (opset_import[0].version)"
 
 
 def _text(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

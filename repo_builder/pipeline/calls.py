@@ -13,7 +13,7 @@ import numpy as np
 from repo_builder import client, formats, proof, releases, server, spec, tasks
 from repo_builder.artifact import Artifact
 from repo_builder.errors import RepositoryError, SourceMissingError, SpecError, UsageError, nearest
-from repo_builder.formats import tensorrt_plan
+from repo_builder.formats import onnx_summary, tensorrt_plan
 from repo_builder.pipeline import arguments, serving, unit
 from repo_builder.spec import ModelSpec
 from repo_builder.tensorrt import installation, performance
@@ -43,7 +43,8 @@ def inspect(source: str, *, plugins: Sequence[Path] = (), version_compatible: bo
         models = [_summary(name, config) for name, config in found.items()]
         return {"repository": path.name, "models": models, **({"tritonserver": list(options)} if options else {})}
     name, location = formats.detect(source)
-    return _artifact(formats.get(name).describe(location))
+    found = _artifact(formats.get(name).describe(location))
+    return {**found, **onnx_summary.summary(location)} if name == "onnx" else found
 
 
 def _artifact(artifact: Artifact) -> dict[str, Any]:

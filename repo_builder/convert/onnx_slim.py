@@ -1,0 +1,97 @@
+"""Constant folding and simplification of an ONNX file by onnxslim, kept where the numbers stay.
+
+onnxslim drops unused inputs and may fuse what only looks alike, so nothing that it writes is taken unseen.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from repo_builder.convert import onnx_graph
+from repo_builder.convert.cases import CheckedCase, cases
+from repo_builder.convert.runner import compare
+from repo_builder.errors import RepoBuilderError, SignatureError, first_line
+from repo_builder.formats import onnx as onnx_format
+from repo_builder.formats.examples import example_inputs
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+    from repo_builder.artifact import Artifact
+
+_SIZES = (3, 16, 32, 224)
+
+
+def slim(model: ModelProto, path: Path) -> tuple[ModelProto | None, str]:
+    """A smaller model with the same answers, or None, and a note that says what became of it.
+
+    Args:
+        model: as ``path`` holds it.
+        path: the file; its folder takes the simplified one while both are compared.
+    """
+    if model.ByteSize() >= onnx_graph.EXTERNAL_FROM:
+        return None, "not simplified: its weights are too large for one protobuf message"
+    made = path.with_name(f"slim-{path.name}")
+    try:
+        smaller = _slimmed(model)
+        if smaller.ByteSize() > model.ByteSize():
+            return None, f"not simplified: {model.ByteSize()} bytes would become {smaller.ByteSize()}"
+        onnx_graph.save(smaller, made)
+        onnx_format.check(made)
+        source, other = onnx_format.describe(path), onnx_format.describe(made)
+        if (source.inputs, source.outputs) != (other.inputs, other.outputs):
+            return None, "not simplified: onnxslim changes the signature"
+        compare(other, _checked(source))
+    except RepoBuilderError as error:
+        return None, f"not simplified: {error.found}"
+    except Exception as error:  # noqa: BLE001 - an optimizer may raise anything
+        return None, f"not simplified: onnxslim fails ({type(error).__name__}: {first_line(error)})"
+    finally:
+        made.unlink(missing_ok=True)
+    before, after = len(model.graph.node), len(smaller.graph.node)
+    return (smaller, f"simplified by onnxslim: {before} nodes became {after}") if after < before else (None, "")
+
+
+def _slimmed(model: ModelProto) -> ModelProto:
+    import onnxslim
+
+    given = copy.deepcopy(model)
+    made: ModelProto = onnxslim.slim(given)
+    for side in ("input", "output"):
+        kept = getattr(model.graph, side)
+        del getattr(made.graph, side)[:]
+        getattr(made.graph, side).extend(kept)
+    made.ir_version = model.ir_version
+    onnx_graph.strip(made)
+    return made
+
+
+def _checked(source: Artifact) -> Sequence[CheckedCase]:
+    """Seeded inputs of two sizes with the file's own answers."""
+
+    def ask(inputs: Mapping[str, np.ndarray[Any, Any]]) -> tuple[np.ndarray[Any, Any], ...]:
+        answers = onnx_format.run(source, inputs)
+        return tuple(answers[spec.name] for spec in source.outputs)
+
+    return cases(source.inputs, _examples(source), ask, all_dims=False)
+
+
+def _examples(source: Artifact) -> Mapping[str, np.ndarray[Any, Any]]:
+    first = {spec.shape[0] for spec in source.inputs if spec.shape}
+    dims = {d for spec in source.inputs for d in spec.shape if isinstance(d, str)}
+    failure: SignatureError | None = None
+    for size in _SIZES if dims - first else _SIZES[:1]:
+        made = example_inputs(source.inputs, {d: 2 if d in first else size for d in dims})
+        try:
+            onnx_format.run(source, made)
+        except SignatureError as error:
+            failure = failure or error
+            continue
+        return made
+    assert failure is not None
+    raise failure
