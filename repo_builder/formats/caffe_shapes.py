@@ -5,10 +5,11 @@ from __future__ import annotations
 from math import prod
 
 from repo_builder.errors import ConversionError
-from repo_builder.formats import caffe_weights
+from repo_builder.formats import caffe_layout, caffe_rules, caffe_weights
 from repo_builder.formats.caffe_net import Layer, Net
-from repo_builder.formats.caffe_rules import RULES, Shape, Shapes
+from repo_builder.formats.caffe_rules import Rule, Shape, Shapes
 
+RULES: dict[str, Rule] = {**caffe_rules.RULES, **caffe_layout.RULES}
 BATCH = "batch"
 _SIZES = (2, 3)
 _ELEMENTS = 1 << 31

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from repo_builder.convert.caffe.graph import Graph, Step, Writer
-from repo_builder.formats import caffe_priors, caffe_rules
+from repo_builder.formats import caffe_layout, caffe_priors
 
 
 def same(_graph: Graph, step: Step) -> list[str]:
@@ -13,7 +13,7 @@ def same(_graph: Graph, step: Step) -> list[str]:
 
 
 def cut(graph: Graph, step: Step) -> list[str]:
-    axis, points = caffe_rules.cuts(step.layer, step.bottoms[0])
+    axis, points = caffe_layout.cuts(step.layer, step.bottoms[0])
     if len(step.tops) == 1:
         return [step.values[0]]
     sizes = graph.integers(np.diff(points).tolist())
@@ -21,11 +21,11 @@ def cut(graph: Graph, step: Step) -> list[str]:
 
 
 def concat(graph: Graph, step: Step) -> list[str]:
-    return [graph.node("Concat", step.values, axis=caffe_rules.concat_axis(step.layer, step.rank))]
+    return [graph.node("Concat", step.values, axis=caffe_layout.concat_axis(step.layer, step.rank))]
 
 
 def crop(graph: Graph, step: Step) -> list[str]:
-    axis, offsets = caffe_rules.crop(step.layer, list(step.bottoms))
+    axis, offsets = caffe_layout.crop(step.layer, list(step.bottoms))
     cuts = [
         (number, offset, offset + step.tops[0][number])
         for number, offset in enumerate(offsets, start=axis)
@@ -42,7 +42,7 @@ def reshape(graph: Graph, step: Step) -> list[str]:
 
 
 def permute(graph: Graph, step: Step) -> list[str]:
-    return [graph.node("Transpose", [step.values[0]], perm=caffe_rules.order(step.layer, step.rank))]
+    return [graph.node("Transpose", [step.values[0]], perm=caffe_layout.order(step.layer, step.rank))]
 
 
 def shuffle_channel(graph: Graph, step: Step) -> list[str]:

@@ -17,7 +17,7 @@ from repo_builder.convert.caffe.net import IR_VERSION, OPSET, WRITERS
 from repo_builder.convert.cases import CheckedCase, cases
 from repo_builder.convert.runner import Accepted, check
 from repo_builder.errors import ConversionError
-from repo_builder.formats import caffe, caffe_rules
+from repo_builder.formats import caffe, caffe_shapes
 
 
 def _written(text: str, folder: Path, **kinds: bool) -> tuple[Any, Path, list[CheckedCase]]:
@@ -51,7 +51,7 @@ def test_a_net_of_old_layers_answers_as_caffe_defines_it(kinds: dict[str, bool],
 
 def test_every_rule_has_a_writer_and_a_test() -> None:
     told = "".join(caffe_nets.NETS.values())
-    assert set(caffe_rules.RULES) == set(WRITERS) == set(caffe_numpy.LAYERS)
+    assert set(caffe_shapes.RULES) == set(WRITERS) == set(caffe_numpy.LAYERS)
     assert [kind for kind in WRITERS if f'type: "{kind}"' not in told] == []
 
 
