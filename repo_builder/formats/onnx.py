@@ -207,21 +207,27 @@ def _session(path: str, stamp: object) -> Any:  # noqa: ARG001 - part of the cac
     try:
         return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:
+        _refuse_stamp(path, error)
         raise SourceCorruptError(
             f"ONNX Runtime {onnxruntime.__version__} does not load {Path(path).name}: {first_line(error)}",
-            expected=_stamp(path),
             mend="check the file with onnx.checker; a newer opset or IR version needs a newer onnxruntime",
         ) from error
 
 
-def _stamp(path: str) -> str:
-    """What the nodes say of a wrong opset stamp."""
+def _refuse_stamp(path: str, error: Exception) -> None:
+    """Raises SourceCorruptError where the file has nodes of another opset than it is stamped with."""
     import onnx
 
     stamp = onnx_stamp.look(onnx.load(path, load_external_data=False))
     if not stamp.fitting:
-        return stamp.told()
-    return f"{stamp.told()}: stamp it {stamp.nearest} (opset_import[0].version)"
+        return
+    unsure = f" (the meaning of {', '.join(stamp.ambiguous)} changed between)" if stamp.ambiguous else ""
+    raise SourceCorruptError(
+        f"{Path(path).name}: {stamp.told()}",
+        expected="nodes of the opset that the file is stamped with",
+        mend=f"stamp it: model.opset_import[0].version = {stamp.nearest}, and compare its answers with the model that "
+        f"it was exported from{unsure}",
+    ) from error
 
 
 def _text(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -58,6 +58,8 @@ def elements(tensor: Any) -> int:
 def check_files(model: Any, path: Path) -> tuple[str, ...]:
     """The external data files of a model, relative to its folder; every tensor lies within the size of its file.
 
+    Tensors inside the file hold as many bytes as they declare.
+
     Raises:
         PathEscapeError, SourceMissingError, SourceCorruptError: naming the file and a tensor that needs it.
     """
@@ -66,6 +68,7 @@ def check_files(model: Any, path: Path) -> tuple[str, ...]:
     sizes: dict[str, int] = {}
     for tensor in tensors(model):
         if tensor.data_location != onnx.TensorProto.EXTERNAL:
+            _check_inline(tensor, path)
             continue
         entries = {entry.key: entry.value for entry in tensor.external_data}
         owner = f"tensor '{tensor.name}' of {path.name}"
@@ -80,6 +83,19 @@ def check_files(model: Any, path: Path) -> tuple[str, ...]:
             sizes[name] = file.stat().st_size
         _check_span(tensor, entries, name, sizes[name])
     return tuple(sorted(sizes))
+
+
+def _check_inline(tensor: Any, path: Path) -> None:
+    declared = byte_size(tensor)
+    raw = tensor.HasField("raw_data")
+    typed = (tensor.float_data, tensor.int32_data, tensor.int64_data, tensor.double_data, tensor.uint64_data)
+    if (raw and len(tensor.raw_data) != declared) or (not raw and declared and not any(typed)):
+        raise SourceCorruptError(
+            f"tensor '{tensor.name}' of {path.name} declares {declared} bytes (dims {list(tensor.dims)}) and holds "
+            f"{len(tensor.raw_data)}",
+            expected="as many bytes as its dtype and dims need",
+            mend="export the model again",
+        )
 
 
 def _check_span(tensor: Any, entries: dict[str, str], name: str, size: int) -> None:
@@ -122,5 +138,6 @@ def _node(node: Any) -> Iterator[Any]:
             yield from _graph(attribute.g)
         for graph in attribute.graphs:
             yield from _graph(graph)
-        for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
+        own = [attribute.sparse_tensor] if attribute.HasField("sparse_tensor") else []
+        for sparse in (*own, *attribute.sparse_tensors):
             yield from (sparse.values, sparse.indices)
