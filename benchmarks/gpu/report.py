@@ -65,7 +65,11 @@ def _accuracy(model: Mapping[str, Any]) -> list[str]:
         lines.append(f"| {precision} | {made['build']['engine']['seconds']:.0f} | {layers} | {error} | {cosine:.6f} |")
     if built := _built(model):
         lines.append(f"| PyTorch fp16, eager | | | {_by_output(built[0][1], 'pytorch_fp16')} | |")
-    return lines + [f"\n{p}: {made['failed']}" for p, made in model.items() if "failed" in made]
+    return lines + _failed(model)
+
+
+def _failed(model: Mapping[str, Any]) -> list[str]:
+    return [f"\n{name}: {made['failed'].splitlines()[0]}" for name, made in model.items() if "failed" in made]
 
 
 def _by_output(made: Mapping[str, Any], key: str) -> str:
@@ -82,7 +86,7 @@ def _minilm(model: Mapping[str, Any]) -> list[str]:
         output = made["build"]["outputs"]["EMBEDDING"]
         passed = "yes" if made["build"]["passed"] else "no"
         lines.append(f"| {precision} | {passed} | {output['max_rel_error']:.1e} | {output['cosine']:.6f} |")
-    return lines + [f"\n{p}: {made['failed']}" for p, made in model.items() if "failed" in made]
+    return lines + _failed(model)
 
 
 def _served(results: Mapping[str, Any], served: list[Mapping[str, Any]]) -> list[str]:

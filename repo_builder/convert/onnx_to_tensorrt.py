@@ -177,6 +177,7 @@ def convert(
         "precision": precision,
         "precision_loss": loss.facts(),
         "plan_loss": measured,
+        "untold": truth.untold(precision, answer),
         **{key: answer[key] for key in ("seconds", "timing_cache", "flags", "warnings")},
     }
     return replace(made, provenance=provenance)

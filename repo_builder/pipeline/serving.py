@@ -183,12 +183,18 @@ def limits(
 
 
 def unchecked_plans(release: releases.Release, facts: Mapping[str, Any]) -> list[str]:
-    """What is not known of a unit's plans on a release whose TensorRT the table does not have; in words."""
+    """What is not known of a unit's plans: whether the release's TensorRT loads them, in what they compute; in words.
+
+    Args:
+        release: the target.
+        facts: the unit's, as ``unit.make`` gives them.
+    """
     engine = facts.get("engine") or {}
     sides = [side.get("engine") or {} for side in (facts.get("gpus") or {}).values()]
     parts = [part for one in (engine, *sides) for part in (one, *(one.get("parts") or {}).values())]
     built = dict.fromkeys(str(part["tensorrt"]) for part in parts if part.get("tensorrt"))
-    return list(filter(None, (versions.unchecked(release.name, version) for version in built)))
+    untold = dict.fromkeys(str(part["untold"]) for part in parts if part.get("untold"))
+    return [*filter(None, (versions.unchecked(release.name, version) for version in built)), *untold]
 
 
 def unproven(units: Sequence[Unit], release: releases.Release) -> dict[str, dict[str, Any]]:

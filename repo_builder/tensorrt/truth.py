@@ -109,11 +109,30 @@ def _precision(asked: str, answer: Mapping[str, Any], *, kept: bool) -> list[str
             problems.append(f"layers compute in {' and '.join(low)} where {asked} was asked for ({shown})")
         return problems
     mark = _MARK[asked]
+    if untold(asked, answer):
+        return problems
     if not counts.get(mark) and not (asked in ("int8", "fp8") and _quantized_only(answer, mark)):
         problems.append(f"no layer computes in {mark} ({shown})")
     elif asked in ("fp16", "bf16"):
         problems += _mostly(mark, answer, kept=kept)
     return problems
+
+
+def untold(asked: str, answer: Mapping[str, Any]) -> str:
+    """In words, that nothing tells whether a plan computes in fp16; empty where something does.
+
+    TensorRT 8.6 may fuse a whole network into one layer that names no precision; the size of the plan tells it, unless
+    the weights are few (8.6.1, tiny BERT models, tried).
+    """
+    inspection = answer.get("inspection")
+    if asked != "fp16" or not inspection or not inspection["layers"]["by_precision"].get("OPAQUE"):
+        return ""
+    if "FP16" not in answer["flags"] or _counts(answer):
+        return ""
+    return (
+        "TensorRT fused the plan into a layer that names no precision, and its weights are too few for its size to "
+        "tell: the network was given in FP16, whether all of it computes so is not known"
+    )
 
 
 def _tf32(asked: str, answer: Mapping[str, Any]) -> list[str]:

@@ -185,11 +185,12 @@ def test_runs_shape_tensors() -> None:
     given = np.arange(12, dtype=np.float32)
     _, found = run(shape_tensor(), X=given, SIZE=np.array([3, 4]))
     np.testing.assert_array_equal(found["Y"], given.reshape(3, 4) * 2)
-    answer, _ = run(shape_tensor(), X=given, SIZE=np.array([3, 3]))
-    assert answer["refused"]["found"].startswith(("TensorRT cannot infer", "TensorRT could not run"))
-    answer, _ = run(shape_tensor(), X=given, SIZE=np.array([12, 1]))
     import tensorrt as trt
 
+    if not old(trt):  # 8.6.1 ends with a segmentation fault in infer_shapes (tried)
+        answer, _ = run(shape_tensor(), X=given, SIZE=np.array([3, 3]))
+        assert answer["refused"]["found"].startswith(("TensorRT cannot infer", "TensorRT could not run"))
+    answer, _ = run(shape_tensor(), X=given, SIZE=np.array([12, 1]))
     low, high = ("[1, ?]", "[8, ?]") if old(trt) else ("[1, 1]", "[8, 8]")
     assert f"input 'SIZE' is [12, 1], the profile goes from {low} to {high}" in answer["refused"]["found"]
 

@@ -25,3 +25,9 @@ def test_an_unknown_tensorrt_of_the_target_is_a_limit(facts: dict[str, Any]) -> 
     assert limit.startswith(f"which TensorRT release {unknown.name} carries is not known")
     assert serving.unchecked_plans(releases.release("24.02"), facts) == []
     assert serving.unchecked_plans(unknown, {"engine": {"format": "onnx"}}) == []
+
+
+def test_a_precision_that_a_plan_does_not_tell_is_a_limit() -> None:
+    engine = {"tensorrt": "8.6.1", "untold": "nobody knows"}
+    assert serving.unchecked_plans(releases.release("24.02"), {"engine": engine}) == ["nobody knows"]
+    assert serving.unchecked_plans(releases.release("24.02"), {"engine": {**engine, "untold": ""}}) == []

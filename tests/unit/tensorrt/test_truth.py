@@ -145,6 +145,18 @@ def test_options_that_did_not_take_are_told():
     assert check("fp32", made, version_compatible=True, hardware_compatible=True) == []
 
 
+def test_a_small_opaque_plan_tells_nothing_and_that_is_said():
+    """All of a tiny model is one fused layer (TensorRT 8.6.1): neither its name nor its size tells a precision."""
+    made = answer({"OPAQUE": 1}, flags=["FP16"])
+    assert check("fp16", made) == []
+    assert "whether all of it computes so is not known" in truth.untold("fp16", made)
+    without_flag = answer({"OPAQUE": 1}, flags=[])
+    assert check("fp16", without_flag) == ["no layer computes in FP16 (none tells one)"]
+    told = answer({"OPAQUE": 1, "FP16": 2}, flags=["FP16"])
+    assert truth.untold("fp16", told) == truth.untold("fp32", made) == ""
+    assert check("fp16", answer({"OPAQUE": 1, "FP32": 2}, flags=["FP16"])) == ["no layer computes in FP16 (2 FP32)"]
+
+
 def test_an_opaque_plan_is_weighed_against_its_weights():
     network = {"weights": {"FP32": 400 * MEGABYTE}, "types": {}, "compute": {}, "layers": {"by_precision": {}}}
     small = answer({"OPAQUE": 1}, network=network, plan_bytes=210 * MEGABYTE)
