@@ -200,6 +200,81 @@ NETS: Mapping[str, str] = {
 }
 """By name: the text of a net that has the layer, in one of its variants."""
 
+
+def _convolved(name: str, bottom: str, outputs: int, kernel: int, more: str = "") -> str:
+    told = f"convolution_param {{ num_output: {outputs} kernel_size: {kernel} {more} }}"
+    return layer("Convolution", told, name=name, bottoms=(bottom,), tops=(name,))
+
+
+def _then(kind: str, bottom: str, top: str, parameters: str = "") -> str:
+    return layer(kind, parameters, name=f"{kind.lower()}_{top}", bottoms=(bottom,), tops=(top,))
+
+
+_AVERAGE = "pooling_param { pool: AVE global_pooling: true }"
+_PERMUTED = "permute_param { order: 0 order: 2 order: 3 order: 1 }"
+
+WHOLE: Mapping[str, str] = {
+    "segmentation": net(
+        _convolved("conv1", "data", 8, 3, "pad: 10")
+        + _then("ReLU", "conv1", "conv1")
+        + _then("Pooling", "conv1", "pool1", "pooling_param { pool: MAX kernel_size: 2 stride: 2 }")
+        + _convolved("score", "pool1", 5, 1)
+        + _then(
+            "Deconvolution",
+            "score",
+            "up",
+            "convolution_param { num_output: 5 kernel_size: 4 stride: 2 bias_term: false group: 5 }",
+        )
+        + layer("Crop", "crop_param { axis: 2 offset: 5 }", bottoms=("up", "data")),
+        data=(1, 3, 21, 25),
+    ),
+    "detection": net(
+        _convolved("conv1", "data", 8, 3, "pad: 1 stride: 2")
+        + _then("ReLU", "conv1", "conv1")
+        + _then("Normalize", "conv1", "norm", "norm_param { across_spatial: false channel_shared: false }")
+        + _convolved("loc", "norm", 16, 3, "pad: 1")
+        + _then("Permute", "loc", "loc_turned", _PERMUTED)
+        + _then("Flatten", "loc_turned", "mbox_loc")
+        + _convolved("conf", "norm", 12, 3, "pad: 1")
+        + _then("Permute", "conf", "conf_turned", _PERMUTED)
+        + _then("Flatten", "conf_turned", "conf_flat")
+        + _then("Reshape", "conf_flat", "conf_rows", "reshape_param { shape { dim: 0 dim: -1 dim: 3 } }")
+        + _then("Softmax", "conf_rows", "conf_softmax", "softmax_param { axis: 2 }")
+        + _then("Flatten", "conf_softmax", "mbox_conf")
+        + layer("PriorBox", f"prior_box_param {{ {_PRIORS} }}", bottoms=("norm", "data"), tops=("mbox_prior",)),
+        data=(1, 3, 20, 30),
+    ),
+    "mobile": net(
+        _convolved("dw", "data", 3, 3, "group: 3 pad: 1 bias_term: false")
+        + _then("BatchNorm", "dw", "dw")
+        + _then("Scale", "dw", "dw", "scale_param { bias_term: true }")
+        + _then("ReLU", "dw", "dw")
+        + _convolved("pw", "dw", 10, 1)
+        + _then("Pooling", "pw", "pooled", _AVERAGE)
+        + _then("Softmax", "pooled", "prob"),
+        data=(1, 3, 16, 16),
+    ),
+    "squeeze-and-excite": net(
+        _convolved("a", "data", 6, 1)
+        + _then("Pooling", "a", "pooled", _AVERAGE)
+        + _convolved("down", "pooled", 2, 1)
+        + _then("ReLU", "down", "down")
+        + _convolved("up", "down", 6, 1)
+        + _then("Sigmoid", "up", "up")
+        + _then("Reshape", "up", "rows", "reshape_param { shape { dim: 0 dim: 0 } num_axes: 4 }")
+        + layer("Scale", "scale_param { axis: 0 }", bottoms=("a", "rows")),
+        data=(1, 3, 9, 9),
+    ),
+    "folded-batch": net(
+        layer("InnerProduct", "inner_product_param { num_output: 12 }")
+        + _then("Reshape", "out", "rows", "reshape_param { shape { dim: -1 dim: 3 } }")
+        + _then("InnerProduct", "rows", "small", "inner_product_param { num_output: 2 }")
+        + _then("Reshape", "small", "end", "reshape_param { shape { dim: -1 dim: 8 } }"),
+        data=(4, 3, 4, 4),
+    ),
+}
+"""Small nets in the shapes of known ones, several layers each."""
+
 V1 = """
 name: "old"
 input: "data" input_dim: 1 input_dim: 6 input_dim: 7 input_dim: 9

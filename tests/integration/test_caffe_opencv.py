@@ -29,9 +29,9 @@ def _no_process_is_left() -> Any:
     framework_process.close_all()
 
 
-@pytest.mark.parametrize("name", caffe_nets.NETS)
+@pytest.mark.parametrize("name", [*caffe_nets.NETS, *caffe_nets.WHOLE])
 def test_a_layer_answers_as_opencv_does(name: str, tmp_path: Path) -> None:
-    source = caffe.describe(caffe_nets.save(caffe_nets.NETS[name], tmp_path))
+    source = caffe.describe(caffe_nets.save({**caffe_nets.NETS, **caffe_nets.WHOLE}[name], tmp_path))
     made = caffe_to_onnx.convert(source, tmp_path / "model.onnx", **_TARGET)
     assert made.provenance["reference"] == "OpenCV 4.14.0.94"
     assert made.provenance["cases"] >= 9

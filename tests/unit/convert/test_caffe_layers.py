@@ -36,9 +36,9 @@ def _checked(source: Any, path: Path, checked: list[CheckedCase]) -> Accepted:
     return check(path, source.inputs, source.outputs, checked, opset=OPSET, ir_version=IR_VERSION)
 
 
-@pytest.mark.parametrize("name", caffe_nets.NETS)
+@pytest.mark.parametrize("name", [*caffe_nets.NETS, *caffe_nets.WHOLE])
 def test_a_layer_answers_as_caffe_defines_it(name: str, tmp_path: Path) -> None:
-    source, path, checked = _written(caffe_nets.NETS[name], tmp_path)
+    source, path, checked = _written({**caffe_nets.NETS, **caffe_nets.WHOLE}[name], tmp_path)
     assert _checked(source, path, checked).cases == len(checked) >= 9
     if not name.startswith("prior-box"):
         assert {case.sizes["batch"] for case in checked} >= {2, 3}
