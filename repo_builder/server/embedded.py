@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
 import re
 import secrets
@@ -27,6 +29,7 @@ _LOWEST, _HIGHEST = (3, 10), (3, 12)
 _EXIT_SECONDS = 1
 _GRACE_SECONDS = 5.0
 _NO_WHEEL = re.compile(r"onnxruntime==\S+ \(from versions: (?!none)")
+_ONE_WORD = re.compile(r"[\w./:@%+=,-]+", re.ASCII)
 _Maker = Callable[["str | None"], Path]
 
 
@@ -135,7 +138,7 @@ def start(
     environment = prepare(needed, onnxruntime=onnxruntime, interpreter=interpreter, progress=progress)
     if progress:
         progress(f"starting tritonserver on {repository}")
-    options = [f"--model-repository={repository}", f"--exit-on-error={str(strict).lower()}"]
+    options = [f"--model-repository={_sayable(repository)}", f"--exit-on-error={str(strict).lower()}"]
     if models:
         options.append("--model-control-mode=explicit")
         options += [f"--load-model={name}" for name in models]
@@ -154,6 +157,22 @@ def start(
             continue
         server.versions.update(_versions(server, environment))
         return server
+
+
+def _sayable(repository: Path) -> Path:
+    """The repository, or a link to it where a shell would not take its path as one word.
+
+    The Python backend puts the path unquoted into a line for bash (StubLauncher::Launch): a space in it ends the stub,
+    and a ``$(...)`` would be run.
+    """
+    if _ONE_WORD.fullmatch(str(repository)):
+        return repository
+    links = toolchain.cache_root() / "repositories"
+    links.mkdir(parents=True, exist_ok=True)
+    link = links / hashlib.sha256(os.fsencode(repository)).hexdigest()[:16]
+    with contextlib.suppress(FileExistsError):
+        link.symlink_to(repository)
+    return link
 
 
 def _launch(environment: Environment, options: Sequence[str], where: Ports, log_path: Path | None) -> RunningServer:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from repo_builder import server
+from repo_builder import client, server
 from repo_builder.errors import PortInUseError, ServerStartError, ServerUnavailableError, SourceMissingError
 from tests.integration.standins import infer
 
@@ -225,6 +225,22 @@ def test_too_little_time(tmp_path: Path) -> None:
 def test_no_repository(tmp_path: Path) -> None:
     with pytest.raises(SourceMissingError, match="there is no model repository"):
         server.start(tmp_path / "absent")
+
+
+def test_a_path_that_a_shell_would_take_apart(
+    server_factory: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The Python backend starts its processes through bash and quotes nothing."""
+    monkeypatch.chdir(tmp_path)
+    repository = write(tmp_path / "my models; $(touch ran) 'é'")
+    started = server_factory(repository)
+    try:
+        with client.connect(started.url) as connection:
+            answer = connection.infer("echo", {"IN": np.array([1, 2], np.float32)})
+        np.testing.assert_array_equal(answer["OUT"], [1, 2])
+    finally:
+        started.stop()
+    assert not (tmp_path / "ran").exists()
 
 
 def test_runs_without_an_environment(tmp_path: Path) -> None:

@@ -209,10 +209,7 @@ def test_a_library_without_plugins_is_refused(rtx: Installation, tmp_path: Path)
 
 def test_an_unsupported_operator_is_named_with_its_place(rtx: Installation, tmp_path: Path):
     error = refused(rtx, determinant(tmp_path / "m.onnx"))
-    assert (
-        error.found == ("the ONNX parser of TensorRT-RTX 1.7.1.116 refuses the graph: node 'the_det' (Det): false")
-        or "node 'the_det' (Det)" in error.found
-    )
+    assert error.found.startswith(f"the ONNX parser of {rtx.called} refuses the graph: node 'the_det' (Det): ")
     assert "inspect --tensorrt" in error.mend
 
 
