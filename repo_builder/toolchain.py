@@ -125,6 +125,19 @@ def folder(name: str, requirements: Sequence[str], alone: Sequence[str], python:
     return cache_root() / "environments" / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
 
 
+def installed() -> tuple[Path, ...]:
+    """The folders of all whole environments in the cache, sorted."""
+    return tuple(sorted(marker.parent for marker in (cache_root() / "environments").glob(f"*/{_MARKER}")))
+
+
+def remove(home: Path) -> None:
+    """Delete an environment of the cache, its marker first; waits for one who makes it just now."""
+    with _locked(home.with_name(home.name + ".lock")):
+        (home / _MARKER).unlink(missing_ok=True)
+        shutil.rmtree(home, ignore_errors=True)
+        home.with_name(home.name + ".log").unlink(missing_ok=True)
+
+
 def check_venv(python: Interpreter) -> None:
     """Refuse a Python that cannot make virtual environments.
 

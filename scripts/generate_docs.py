@@ -108,9 +108,9 @@ def _command(callback: Callable[..., None], title: str = "") -> str:
         options.append(f"| {shown} | {_shown(parameter.default, required)} | {_cell(info.help)} |")
     title = title or callback.__name__
     about = inspect.getdoc(callback)
-    return f"## {title}\n\n{about}\n\n`repo-builder {title} [OPTIONS]{usage}`\n\n" + "\n".join(
-        [*arguments, "", *options]
-    )
+    takes = " [OPTIONS]" if len(options) > 2 else ""
+    parts = ["\n".join(arguments), "\n".join(options) if takes else ""]
+    return "\n\n".join([f"## {title}", str(about), f"`repo-builder {title}{takes}{usage}`", *filter(None, parts)])
 
 
 def _value(kind: Any, info: Any) -> str:

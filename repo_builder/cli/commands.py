@@ -25,6 +25,8 @@ app = typer.Typer(
 
 bench = typer.Typer(help="Time something on this machine.", no_args_is_help=True)
 app.add_typer(bench, name="bench")
+toolchain = typer.Typer(help="Environments of frameworks, kept in the cache.", no_args_is_help=True)
+app.add_typer(toolchain, name="toolchain")
 REFUSED = 24
 """Exit code where TensorRT's parser refuses a graph: that of ``TensorRTError``."""
 
@@ -168,6 +170,26 @@ def inspect(
 
 
 @app.command()
+def view(
+    model: Annotated[Path, typer.Argument(metavar="MODEL|REPOSITORY", help="A model file, or a repository.")],
+    svg: Annotated[Path | None, typer.Option("--svg", help="Of a repository: write its flow to this SVG file.")] = None,
+    html: Annotated[Path | None, typer.Option("--html", help="Of a repository: write its flow to this page.")] = None,
+    port: Annotated[int, typer.Option(help="0 chooses a free one.", min=0, max=65535)] = 0,
+    browse: Annotated[bool, typer.Option("--open", help="Open the browser.")] = False,
+) -> None:
+    """Show a model's graph with netron on 127.0.0.1 until Ctrl-C, or draw a repository's flow into a file."""
+    from repo_builder.pipeline import viewing
+
+    if svg or html:
+        for file in viewing.picture(model, svg=svg, html=html):
+            printing.note(f"wrote {file}")
+        return
+    print(viewing.model(model, port=port, browse=browse), flush=True)
+    with contextlib.suppress(KeyboardInterrupt):
+        viewing.wait()
+
+
+@app.command()
 def serve(
     repository: Repository,
     grpc_port: Annotated[int, typer.Option(help="0 chooses a free one.", min=0, max=65535)] = 8001,
@@ -286,3 +308,47 @@ def bench_engine(
         printing.inspected(measured.as_json())
     else:
         print(performance.table(measured))
+
+
+@toolchain.command("list")
+def toolchain_list(as_json: Json = False) -> None:
+    """Show which environments there are, and which frameworks would make one on first use."""
+    from repo_builder.pipeline import toolchains
+
+    printing.mode(as_json=as_json)
+    printing.inspected(toolchains.listed())
+
+
+@toolchain.command("install")
+def toolchain_install(
+    name: Annotated[
+        str, typer.Argument(help="A framework, as `toolchain list` names it; its version may be left out.")
+    ],
+) -> None:
+    """Make the environment of a framework now, where a network is: builds make it on first use."""
+    from repo_builder.pipeline import toolchains
+
+    with printing.results_apart(), printing.progress() as progress:
+        python = toolchains.install(name, lambda said: progress(name, said))
+    print(python)
+
+
+@toolchain.command("remove")
+def toolchain_remove(
+    name: Annotated[str, typer.Argument(help="An environment, as `toolchain list` names it.")],
+) -> None:
+    """Delete an environment; the next build that needs it makes it again."""
+    from repo_builder.pipeline import toolchains
+
+    for home in toolchains.remove(name):
+        printing.note(f"removed {home}")
+
+
+@toolchain.command("path")
+def toolchain_path(
+    name: Annotated[str, typer.Argument(help="An environment, as `toolchain list` names it.")],
+) -> None:
+    """Print the path of an environment's Python."""
+    from repo_builder.pipeline import toolchains
+
+    print(toolchains.path(name))
