@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
+import zipfile
+from pathlib import Path
 
 os.environ.update({"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "2"})
 
+import h5py
 import keras
 import numpy as np
 import tensorflow as tf
@@ -33,7 +37,7 @@ def saved_model(path: str) -> None:
 
 
 def control_flow(path: str) -> None:
-    """A branch on a sum and a loop whose length an input gives; its second input is b, its first a."""
+    """A branch on a sum and a loop whose length an input gives; its inputs are sorted by name."""
     module = tf.Module()
     module.w = tf.Variable(0.3 * weights(4, 4))
 
@@ -49,6 +53,17 @@ def control_flow(path: str) -> None:
         return {"y": h}
 
     tf.saved_model.save(module, path, signatures={"serving_default": serve})
+
+
+def old_objects(path: str) -> None:
+    """A SavedModel whose objects do not load any more, and whose graph is whole."""
+    from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+
+    saved_model(path)
+    file = Path(path) / "saved_model.pb"
+    made = SavedModel.FromString(file.read_bytes())
+    made.meta_graphs[0].object_graph_def.nodes[0].children[0].node_id = 4000
+    file.write_bytes(made.SerializeToString())
 
 
 def texts(path: str) -> None:
@@ -85,8 +100,7 @@ def frozen(path: str) -> None:
         made = v1.graph_util.convert_variables_to_constants(
             session, session.graph.as_graph_def(), ["model/probabilities"]
         )
-        with open(path, "wb") as file:
-            file.write(made.SerializeToString())
+        Path(path).write_bytes(made.SerializeToString())
 
 
 def checkpoint(path: str) -> None:
@@ -121,6 +135,31 @@ def keras_lambda(path: str) -> None:
     keras.Sequential([keras.Input((3,)), layer]).save(path)
 
 
+def keras_foreign(path: str) -> None:
+    """An archive whose configuration names a function of another package for a layer."""
+    keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, name="dense")]).save(path)
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    config = json.loads(members["config.json"])
+    config["config"]["layers"][1].update(module="subprocess", class_name="Popen", registered_name=None)
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in {**members, "config.json": json.dumps(config).encode()}.items():
+            archive.writestr(name, content)
+
+
+def keras_hidden_lambda(path: str) -> None:
+    """An HDF5 file that writes the word Lambda with an escape of JSON."""
+    keras_lambda(path)
+    with h5py.File(path, "r+") as file:
+        file.attrs["model_config"] = (
+            file.attrs["model_config"].replace("Lambda", "\\u004cambda").replace("__lamb", "\\u005f_lamb")
+        )
+    data = Path(path).read_bytes()
+    Path(path).write_bytes(
+        data.replace(b'"Lambda"', b'"Dense "').replace(b'"__lambda__"', b'"__dense___"')
+    )  # what the old attribute left behind
+
+
 def keras_weights(path: str) -> None:
     keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]).save_weights(path)
 
@@ -131,8 +170,7 @@ def tflite(path: str) -> None:
         [keras.Input((8, 8, 2)), keras.layers.Conv2D(4, 3), keras.layers.Flatten(), keras.layers.Dense(3)]
     )
     made = tf.lite.TFLiteConverter.from_keras_model(model).convert()
-    with open(path, "wb") as file:
-        file.write(made)
+    Path(path).write_bytes(made)
 
 
 if __name__ == "__main__":

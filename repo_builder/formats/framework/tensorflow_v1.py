@@ -11,6 +11,7 @@ from typing import Any
 
 import loop
 import tensorflow as tf
+from tensorflow.python.framework import convert_to_constants
 
 v1 = tf.compat.v1
 _NOT_OUTPUTS = {
@@ -27,6 +28,7 @@ _NOT_OUTPUTS = {
         "Assign",
     ),
 }
+_CALLS = {"PartitionedCall", "StatefulPartitionedCall"}
 _TRAINING = ("gradients", "save", "train_op", "report_uninitialized_variables", "init")
 
 
@@ -95,11 +97,27 @@ def _frozen(session: Any, signatures: Any, path: str, asked: Sequence[str]) -> A
         session, session.graph.as_graph_def(), [name.rpartition(":")[0] for name in outputs]
     )
     graph, notes = _for_inference(graph)
+    if {node.op for node in graph.node} & _CALLS:
+        graph, inputs, outputs, names = _inlined(graph, inputs, outputs, names)
     if not inputs:
         with tf.Graph().as_default() as imported:
             tf.graph_util.import_graph_def(graph, name="")
         inputs = _placeholders(imported, outputs)
     return graph, inputs, outputs, names, notes
+
+
+def _inlined(graph: Any, inputs: list[str], outputs: list[str], names: dict[str, str]) -> Any:
+    """The graph without calls of its own functions, which tf2onnx does not follow; its tensors get new names."""
+
+    def imported() -> None:
+        tf.graph_util.import_graph_def(graph, name="")
+
+    whole = v1.wrap_function(imported, [])
+    sides = [[whole.graph.get_tensor_by_name(name) for name in side] for side in (inputs, outputs)]
+    made = convert_to_constants.convert_variables_to_constants_v2(whole.prune(*sides), lower_control_flow=False)
+    told = [[tensor.name for tensor in side] for side in (made.inputs, made.outputs)]
+    pairs = zip([*inputs, *outputs], [*told[0], *told[1]], strict=True)
+    return made.graph.as_graph_def(), told[0], told[1], {new: names.get(old, old) for old, new in pairs}
 
 
 def _for_inference(graph: Any, constants: bool = True) -> tuple[Any, list[str]]:

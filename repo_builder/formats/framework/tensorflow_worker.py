@@ -149,9 +149,9 @@ def _saved_model(source: str) -> Model:
         return model
     chosen = tensorflow_v1.choose_signature(signatures)
     served = signatures[chosen]
-    names = list(served.structured_input_signature[1])
+    names = sorted(served.structured_input_signature[1])  # a signature keeps no order of its own
     specs = [served.structured_input_signature[1][name] for name in names]
-    answers = list(served.structured_outputs)
+    answers = sorted(served.structured_outputs)
 
     def call(*tensors: Any) -> list[Any]:
         found = served(**dict(zip(names, tensors, strict=True)))
