@@ -105,6 +105,11 @@ _PRIORS = (
     "min_size: 3 max_size: 5 aspect_ratio: 2 aspect_ratio: 3 variance: 0.1 variance: 0.1 variance: 0.2 variance: 0.2"
 )
 
+_CUBE = (
+    "num_output: 4 kernel_size: 3 kernel_size: 2 kernel_size: 3 pad: 1 pad: 0 pad: 1 stride: 1 stride: 1 stride: 2 "
+    "dilation: 1 dilation: 1 dilation: 1"
+)
+
 NETS: Mapping[str, str] = {
     "convolution": _convolution("num_output: 4 kernel_size: 3"),
     "convolution-stride-pad": _convolution("num_output: 4 kernel_size: 3 stride: 2 pad: 1 bias_term: false"),
@@ -113,6 +118,8 @@ NETS: Mapping[str, str] = {
     "convolution-dilation": _convolution("num_output: 4 kernel_size: 3 dilation: 2 pad: 2"),
     "convolution-axes": _convolution("num_output: 4 kernel_h: 1 kernel_w: 3 pad_h: 0 pad_w: 1 stride_h: 2 stride_w: 1"),
     "convolution-lists": _convolution("num_output: 4 kernel_size: 2 kernel_size: 3 pad: 1 pad: 0 stride: 1 stride: 2"),
+    "convolution-one-axis": _convolution("num_output: 4 kernel_size: 3 pad: 1", sizes=(1, 2, 9)),
+    "convolution-three-axes": _convolution(_CUBE, sizes=(1, 2, 4, 5, 6)),
     "deconvolution": _convolution("num_output: 4 kernel_size: 3 stride: 2 pad: 1", "Deconvolution"),
     "deconvolution-groups": _convolution(
         "num_output: 6 kernel_size: 4 stride: 2 pad: 1 group: 6 bias_term: false", "Deconvolution"
@@ -131,6 +138,8 @@ NETS: Mapping[str, str] = {
         layer("BatchNorm", tops=("data",)) + layer("Scale", "scale_param { bias_term: true }", name="scaled")
     ),
     "scale": net(layer("Scale")),
+    "scale-axes": net(layer("Scale", "scale_param { axis: 2 num_axes: 2 bias_term: true }")),
+    "scale-rest": net(layer("Scale", "scale_param { axis: 1 num_axes: -1 }")),
     "scale-two": _two("Scale", "scale_param { axis: 0 }", other=(1, 6)),
     "scale-two-whole": _two("Scale", "scale_param { axis: 0 }"),
     "bias": net(layer("Bias")),
@@ -160,6 +169,12 @@ NETS: Mapping[str, str] = {
     "power-linear": net(layer("Power", "power_param { scale: -0.5 shift: 1.5 }")),
     "eltwise-sum": _two("Eltwise"),
     "eltwise-coefficients": _two("Eltwise", "eltwise_param { operation: SUM coeff: 1 coeff: -0.5 }"),
+    "eltwise-three": net(
+        layer("Eltwise", "eltwise_param { coeff: 1 coeff: 2 coeff: -3 }", bottoms=("data", "other", "third")),
+        data=IMAGE,
+        other=IMAGE,
+        third=IMAGE,
+    ),
     "eltwise-product": _two("Eltwise", "eltwise_param { operation: PROD }"),
     "eltwise-max": _two("Eltwise", "eltwise_param { operation: MAX }"),
     "slice": net(
@@ -178,6 +193,7 @@ NETS: Mapping[str, str] = {
     "flatten": net(layer("Flatten")),
     "flatten-axes": net(layer("Flatten", "flatten_param { axis: 2 end_axis: 3 }")),
     "softmax": net(layer("Softmax")),
+    "softmax-last": net(layer("Softmax", "softmax_param { axis: -1 }")),
     "softmax-axis": net(layer("Softmax", "softmax_param { axis: 3 }")),
     "softmax-vector": _vector("Softmax"),
     "normalize": net(layer("Normalize", "norm_param { across_spatial: false channel_shared: false }")),
@@ -190,6 +206,11 @@ NETS: Mapping[str, str] = {
     "prior-box": _two("PriorBox", f"prior_box_param {{ {_PRIORS} }}", other=(1, 3, 30, 40)),
     "prior-box-clip": _two(
         "PriorBox", f"prior_box_param {{ {_PRIORS} flip: false clip: true step: 5 offset: 0.3 }}", other=(1, 3, 30, 40)
+    ),
+    "prior-box-steps": _two(
+        "PriorBox",
+        "prior_box_param { min_size: 3 max_size: 6 step_h: 5 step_w: 6 aspect_ratio: 2 }",
+        other=(1, 3, 30, 40),
     ),
     "dropout-split-silence": net(
         layer("Dropout", tops=("d",))

@@ -39,6 +39,8 @@ def _pair(told: Any, both: str, one: str, default: int) -> tuple[int, int]:
 
 def _convolution(layer: Any, given: list[Array], own: list[Array]) -> list[Array]:
     told = layer.convolution_param
+    if given[0].ndim != 4:
+        return [_convolved_over_any_axes(told, given[0], *own)]
     (kh, kw), (sh, sw) = _pair(told, "kernel_size", "kernel", 1), _pair(told, "stride", "stride", 1)
     ph, pw = _pair(told, "pad", "pad", 0)
     dh = dw = told.dilation[0] if told.dilation else 1
@@ -53,6 +55,19 @@ def _convolution(layer: Any, given: list[Array], own: list[Array]) -> list[Array
                 seen = part[:, :, i * sh : i * sh + dh * kh : dh, j * sw : j * sw + dw * kw : dw][:, :, :kh, :kw]
                 out[:, group * wide : (group + 1) * wide, i, j] = np.einsum("nchw,ochw->no", seen, filters)
     return [out + (own[1][:, None, None] if told.bias_term else 0)]
+
+
+def _convolved_over_any_axes(told: Any, x: Array, weights: Array, biases: Array) -> Array:
+    axes = x.ndim - 2
+    kernel, stride, pad = (
+        (list(values) * axes)[:axes] or [default] * axes
+        for values, default in ((told.kernel_size, 0), (told.stride, 1), (told.pad, 0))
+    )
+    x = np.pad(x, [(0, 0), (0, 0), *((p, p) for p in pad)])
+    seen = np.lib.stride_tricks.sliding_window_view(x, kernel, tuple(range(2, x.ndim)))
+    seen = seen[(slice(None), slice(None), *(slice(None, None, s) for s in stride))]
+    made = np.tensordot(seen, weights, ([1, *range(seen.ndim - axes, seen.ndim)], range(1, 2 + axes)))
+    return np.moveaxis(made + biases, -1, 1)
 
 
 def _deconvolution(layer: Any, given: list[Array], own: list[Array]) -> list[Array]:
@@ -232,6 +247,7 @@ def _prior_box(layer: Any, given: list[Array], own: list[Array]) -> list[Array]:
     told = layer.prior_box_param
     (rows, columns), (height, width) = given[0].shape[2:], given[1].shape[2:]
     down, across = (told.step, told.step) if told.step else (height / rows, width / columns)
+    down, across = told.step_h or down, told.step_w or across
     ratios = []
     for ratio in told.aspect_ratio:
         ratios += [ratio, 1 / ratio] if told.flip else [ratio]
@@ -244,7 +260,7 @@ def _prior_box(layer: Any, given: list[Array], own: list[Array]) -> list[Array]:
             for w, h in sizes:
                 boxes += [(x - w / 2) / width, (y - h / 2) / height, (x + w / 2) / width, (y + h / 2) / height]
     corners = np.clip(boxes, 0, 1) if told.clip else np.array(boxes)
-    return [np.stack([corners, np.tile(np.array(told.variance), len(boxes) // 4)])[None]]
+    return [np.stack([corners, np.resize(np.array(told.variance or [0.1]), len(boxes))])[None]]
 
 
 def _interp(layer: Any, given: list[Array], own: list[Array]) -> list[Array]:

@@ -137,12 +137,14 @@ def _prior_box(layer: Layer, bottoms: Shapes) -> Shapes:
 def _interp(layer: Layer, bottoms: Shapes) -> Shapes:
     (shape,) = alone(layer, bottoms)
     told = layer.message.interp_param
-    if len(shape) != 4 or told.pad_beg or told.pad_end or min(told.zoom_factor, told.shrink_factor) < 1:
-        raise layer.refuse("has padding, or takes no N x C x H x W blob", expected="height and width, or a factor")
+    if len(shape) != 4 or told.pad_beg or told.pad_end or told.shrink_factor != 1 or told.zoom_factor < 1:
+        raise layer.refuse(
+            "has padding or a shrink_factor, or takes no N x C x H x W blob",
+            expected="height and width, or a zoom_factor",
+        )
     if told.HasField("height") and told.HasField("width"):
         return [(*shape[:2], told.height, told.width)]
-    sizes = [(size - 1) // told.shrink_factor + 1 for size in shape[2:]]
-    return [(*shape[:2], *(size + (size - 1) * (told.zoom_factor - 1) for size in sizes))]
+    return [(*shape[:2], *(size + (size - 1) * (told.zoom_factor - 1) for size in shape[2:]))]
 
 
 RULES: dict[str, Rule] = {

@@ -1,8 +1,9 @@
 """A net told so that OpenCV computes what Caffe does, where OpenCV would take the same words otherwise.
 
 Seen with OpenCV 4.14.0: layers of phase TRAIN are run; ``k`` of LRN and ``slice_dim`` are ignored; unset ``alpha`` of
-LRN, ``clip`` of PriorBox and ``pool`` of a global Pooling have other defaults, ``round_mode`` is called ``ceil_mode``;
-there is no Bias, but a Scale with ``bias_term`` and one blob is one; a Convolution goes by the name of its top.
+LRN, ``clip`` of PriorBox and ``pool`` of a global Pooling have other defaults, and ``variance`` of PriorBox has none;
+``round_mode`` is called ``ceil_mode``; there is no Bias, but a Scale with ``bias_term`` and one blob is one; a
+Convolution goes by the name of its top.
 """
 
 from __future__ import annotations
@@ -70,9 +71,12 @@ def _lrn(layer: Layer, made: Any) -> bool:
 
 
 def _priors(layer: Layer, made: Any) -> bool:
-    if layer.type != "PriorBox" or made.prior_box_param.HasField("clip"):
+    told = made.prior_box_param
+    if layer.type != "PriorBox" or (told.HasField("clip") and told.variance):
         return False
-    made.prior_box_param.clip = False
+    told.clip = told.clip
+    if not told.variance:
+        told.variance.append(0.1)
     return True
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from repo_builder.errors import ConversionError
 from repo_builder.formats import caffe_windows
 from repo_builder.formats.caffe_net import Layer
 
@@ -55,21 +56,19 @@ def spread(layer: Layer, bottoms: Shapes) -> tuple[int, Shape]:
 
 
 def _convolution(layer: Layer, bottoms: Shapes) -> Shapes:
-    window = caffe_windows.of_convolution(layer, bottoms[0])
-    _groups(layer, bottoms[0])
-    return [
-        (s[0], layer.message.convolution_param.num_output, *caffe_windows.convolved(s, window))
-        for s in _alike(layer, bottoms)
-    ]
+    (shape,) = alone(layer, bottoms)
+    window = caffe_windows.of_convolution(layer, shape)
+    _groups(layer, shape)
+    return [(shape[0], layer.message.convolution_param.num_output, *caffe_windows.convolved(shape, window))]
 
 
 def _deconvolution(layer: Layer, bottoms: Shapes) -> Shapes:
-    window = caffe_windows.of_convolution(layer, bottoms[0])
-    _groups(layer, bottoms[0])
-    return [
-        (s[0], layer.message.convolution_param.num_output, *caffe_windows.deconvolved(s, window))
-        for s in _alike(layer, bottoms)
-    ]
+    (shape,) = alone(layer, bottoms)
+    window = caffe_windows.of_convolution(layer, shape)
+    _groups(layer, shape)
+    if set(window.dilation) != {1}:
+        raise _ignored(layer, "dilation", "write zeros between the values of its weights, with a larger kernel")
+    return [(shape[0], layer.message.convolution_param.num_output, *caffe_windows.deconvolved(shape, window))]
 
 
 def _pooling(layer: Layer, bottoms: Shapes) -> Shapes:
@@ -83,12 +82,15 @@ def _inner_product(layer: Layer, bottoms: Shapes) -> Shapes:
     (shape,) = alone(layer, bottoms)
     told = layer.message.inner_product_param
     if told.transpose:
-        raise layer.refuse(
-            "keeps its weights transposed, which OpenCV ignores, so that nothing could be compared",
-            expected="transpose: false",
-            mend="transpose its first blob in the caffemodel and remove `transpose`",
-        )
+        raise _ignored(layer, "transpose", "transpose its first blob in the caffemodel and remove `transpose`")
     return [(*shape[: axis_of(layer, told.axis, len(shape))], told.num_output)]
+
+
+def _log(layer: Layer, bottoms: Shapes) -> Shapes:
+    told = layer.message.log_param
+    if (told.base, told.scale, told.shift) != (-1, 1, 0):
+        raise _ignored(layer, "base, scale and shift", "write them as Power layers before and behind it")
+    return alone(layer, bottoms)
 
 
 def _eltwise(layer: Layer, bottoms: Shapes) -> Shapes:
@@ -111,6 +113,14 @@ def _alike(layer: Layer, bottoms: Shapes) -> Shapes:
     if len(set(bottoms)) != 1:
         raise layer.refuse(f"takes {told_shapes(bottoms)}", expected="blobs of one shape")
     return bottoms
+
+
+def _ignored(layer: Layer, what: str, mend: str) -> ConversionError:
+    return layer.refuse(
+        f"has {what}, which OpenCV, the reference, ignores: nothing could be compared",
+        expected=f"a layer without {what}",
+        mend=mend,
+    )
 
 
 def _groups(layer: Layer, shape: Shape) -> None:
@@ -136,7 +146,7 @@ RULES: dict[str, Rule] = {
     "AbsVal": _same,
     "BNLL": _same,
     "Exp": _same,
-    "Log": _same,
+    "Log": _log,
     "Power": _same,
     "Dropout": _same,
     "BatchNorm": _same,

@@ -40,23 +40,10 @@ def elu(graph: Graph, step: Step) -> list[str]:
 def exp(graph: Graph, step: Step) -> list[str]:
     """base ** (shift + scale * x); base -1 stands for e."""
     told = step.layer.message.exp_param
-    rate = _log_of_base(step, told.base)
+    if told.base != -1 and told.base <= 0:
+        raise step.layer.refuse(f"has the base {told.base}", expected="more than 0, or -1 for e")
+    rate = 1.0 if told.base == -1 else log(told.base)
     return [graph.node("Exp", [graph.affine(step.values[0], rate * told.scale, rate * told.shift)])]
-
-
-def logarithm(graph: Graph, step: Step) -> list[str]:
-    """log_base(shift + scale * x); base -1 stands for e."""
-    told = step.layer.message.log_param
-    value = graph.node("Log", [graph.affine(step.values[0], told.scale, told.shift)])
-    return [graph.affine(value, 1 / _log_of_base(step, told.base), 0)]
-
-
-def _log_of_base(step: Step, base: float) -> float:
-    if base == -1:
-        return 1.0
-    if base <= 0 or base == 1:
-        raise step.layer.refuse(f"has the base {base}", expected="more than 0 and not 1, or -1 for e")
-    return log(base)
 
 
 def power(graph: Graph, step: Step) -> list[str]:
@@ -115,7 +102,7 @@ WRITERS: dict[str, Writer] = {
     "AbsVal": _plain("Abs"),
     "BNLL": _plain("Softplus"),
     "Exp": exp,
-    "Log": logarithm,
+    "Log": _plain("Log"),
     "Power": power,
     "Eltwise": eltwise,
     "Scale": scale,

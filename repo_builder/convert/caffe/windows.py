@@ -16,21 +16,19 @@ def deconvolution(graph: Graph, step: Step) -> list[str]:
 
 
 def _convolved(graph: Graph, step: Step, op: str) -> list[str]:
-    """Both keep the order of axes in their weights that ONNX has; several bottoms share the weights."""
+    """Both keep the order of axes in their weights that ONNX has."""
     window = caffe_windows.of_convolution(step.layer, step.bottoms[0])
     weights = [graph.constant(weight) for weight in step.weights]
-    return [
-        graph.node(
-            op,
-            [value, *weights],
-            kernel_shape=window.kernel,
-            strides=window.stride,
-            pads=window.pad * 2,
-            dilations=window.dilation,
-            group=step.layer.message.convolution_param.group,
-        )
-        for value in step.values
-    ]
+    made = graph.node(
+        op,
+        [step.values[0], *weights],
+        kernel_shape=window.kernel,
+        strides=window.stride,
+        pads=window.pad * 2,
+        dilations=window.dilation,
+        group=step.layer.message.convolution_param.group,
+    )
+    return [made]
 
 
 def pooling(graph: Graph, step: Step) -> list[str]:
