@@ -19,6 +19,7 @@ EDGES: dict[tuple[str, str], str] = {
     ("tf_checkpoint", "onnx"): "framework_to_onnx",
     ("keras", "onnx"): "framework_to_onnx",
     ("tflite", "onnx"): "framework_to_onnx",
+    ("mxnet", "onnx"): "framework_to_onnx",
     ("torchscript", "torchscript"): "torchscript_to_torchscript",
     ("onnx", "tensorrt_plan"): "onnx_to_tensorrt",
 }

@@ -57,6 +57,7 @@ FORMATS: dict[str, str] = {
     "huggingface": "repo_builder.formats.huggingface",
     "tensorrt_plan": "repo_builder.formats.tensorrt_plan",
     "caffe": "repo_builder.formats.caffe",
+    "mxnet": "repo_builder.formats.mxnet",
     "savedmodel": "repo_builder.formats.savedmodel",
     "frozen_graph": "repo_builder.formats.frozen_graph",
     "tf_checkpoint": "repo_builder.formats.tf_checkpoint",
