@@ -21,7 +21,7 @@ TAKES = "a Hugging Face folder (config.json with weights) or hub id (org/name)"
 _TOKENIZER_FILES = (
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.txt"),
     *("vocab.json", "merges.txt", "*.model", "*.spm", "*.tiktoken", "tekken.json", "chat_template.jinja"),
-    *("sentence_*_config.json", "generation_config.json"),
+    *("sentence_*_config.json", "generation_config.json", "preprocessor_config.json"),
 )
 _CONFIG_FACTS = (
     *("architectures", "model_type", "hidden_size", "max_position_embeddings", "vocab_size", "type_vocab_size"),

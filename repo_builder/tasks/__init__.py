@@ -51,6 +51,7 @@ TASKS: dict[str, str] = {
     "zero-shot-classification": "repo_builder.tasks.zero_shot_classification",
     "fill-mask": "repo_builder.tasks.fill_mask",
     "text2text-generation": "repo_builder.tasks.text2text_generation",
+    "image-classification": "repo_builder.tasks.image_classification",
 }
 
 
@@ -96,6 +97,8 @@ HEADS: tuple[tuple[str, str], ...] = (
     ("ForMaskedLM", "fill-mask"),
     ("ForConditionalGeneration", "text2text-generation"),
     ("MTModel", "text2text-generation"),
+    ("ForImageClassification", "image-classification"),
+    ("ForImageClassificationWithTeacher", "image-classification"),
 )
 """Endings of the class that wrote a model (``architectures`` of config.json), and what it does."""
 

@@ -24,9 +24,15 @@ PARAMETERS: dict[str, tuple[str, ...]] = {
         *("forced_bos_token_id", "forced_eos_token_id", "repetition_penalty", "no_repeat_ngram_size"),
         *("bad_words_ids", "suppress_tokens", "begin_suppress_tokens"),
     ),
+    "image": (
+        *("height", "width", "shortest_edge", "longest_edge", "resample", "crop_height", "crop_width"),
+        *("pad_height", "pad_width", "rescale_factor", "rescale_offset", "channel_order", "image_mean", "image_std"),
+        *("max_pixels", "formats"),
+    ),
 }
 """What each Python model of ``templates/`` reads, or its task reads for it (``top_k`` of ``masks``)."""
 
+_IMAGE = {"ensemble": "", "preprocess": "image"}
 _TEXT = {"ensemble": "", "tokenizer": "tokenizer"}
 STEPS: dict[str, Mapping[str, str]] = {
     "feature-extraction": _TEXT,
@@ -38,6 +44,7 @@ STEPS: dict[str, Mapping[str, str]] = {
     "token-classification": {**_TEXT, "postprocess": "entities"},
     "question-answering": {**_TEXT, "postprocess": "answers"},
     "fill-mask": {**_TEXT, "postprocess": "masks"},
+    "image-classification": _IMAGE,
     "text2text-generation": {"generate": "generate", "encoder": "", "decoder": ""},
 }
 """By task: the steps that ``step_configs`` is laid over, and the template of each; empty where Triton's code runs."""

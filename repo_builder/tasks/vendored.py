@@ -51,7 +51,7 @@ def library(name: str) -> Library:
             mend=f"build on Linux, with a CPython for which {name} has an abi3 wheel",
         )
     files = {str(path): Path(str(path.locate())) for path in found.files or () if _needed(path)}
-    return Library(found.version, _digest(files), dict(sorted(files.items())))
+    return Library(found.version, digest_of(files), dict(sorted(files.items())))
 
 
 def _needed(path: PurePosixPath) -> bool:
@@ -60,7 +60,8 @@ def _needed(path: PurePosixPath) -> bool:
     return path.suffix in (".py", ".so") and "tools" not in path.parts and ".." not in path.parts
 
 
-def _digest(files: Mapping[str, Path]) -> str:
+def digest_of(files: Mapping[str, Path]) -> str:
+    """sha256 over sorted names and contents."""
     import hashlib
 
     digest = hashlib.sha256()

@@ -29,7 +29,7 @@ import pytest
 import tiny_seq2seq
 
 from repo_builder import spec
-from tests import models, tiny_transformers
+from tests import models, tiny_transformers, tiny_vision
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -38,7 +38,7 @@ RUN, SHOWN = {"bash", "console", "python"}, {"text", "json", "mermaid", "pbtxt",
 NOT_RUN = re.compile(r"<!-- not run in tests: \S.*-->")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LIGHT = re.compile(r"repo-builder (inspect|--|\w+ --help|build .*--(schema|dry-run))")
-HUB = "sentence-transformers|google-t5|google-bert|deepset|distilbert|dslim|facebook|cross-encoder|naver"
+HUB = "sentence-transformers|google-t5|google-bert|deepset|distilbert|dslim|facebook|cross-encoder|naver|google"
 TORCH = re.compile(rf"import torch|net\.(pt|py)|({HUB})/|examples/")
 DEFAULT_PORTS = ("8000", "8001", "8002")
 ELLIPSIS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
@@ -173,6 +173,7 @@ def torch_models(desk: Desk) -> None:
     reranker = desk.folder / "cross-encoder" / "ms-marco-MiniLM-L6-v2"
     tiny_transformers.save("minilm", "sequence-classification", reranker, num_labels=1)
     splade(desk.folder / "naver" / "splade-v3-distilbert")
+    tiny_vision.save("vit", desk.folder / "google" / "vit-base-patch16-224")
     tiny_seq2seq.save("t5", desk.folder / "google-t5" / "t5-small")
     tiny_transformers.save("roberta", "question-answering", desk.folder / "deepset" / "roberta-base-squad2")
     tiny_transformers.save("bart", "nli", desk.folder / "facebook" / "bart-large-mnli")

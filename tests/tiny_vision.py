@@ -1,0 +1,131 @@
+"""Tiny vision models with random weights and their image processors, as transformers saves them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+LABELS = ("tabby cat", "Hund", "喵", "pick-up truck", "été", "sailing boat", "\N{ROCKET}")
+_VIT = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "image_size": 32,
+    "patch_size": 8,
+}
+_STAGES = {"hidden_sizes": [8, 16, 16, 24], "depths": [1, 1, 1, 1]}
+_SQUARE = {"size": {"height": 32, "width": 32}}
+_CROPPED = {"size": {"shortest_edge": 36}, "crop_size": {"height": 32, "width": 32}}
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A family: names of its config class and of its image processor, and fields of both."""
+
+    config: str
+    processor: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    images: Mapping[str, Any] = field(default_factory=lambda: _SQUARE)
+
+
+ARCHITECTURES: dict[str, Architecture] = {
+    "vit": Architecture("ViTConfig", "ViT", _VIT),
+    "deit": Architecture("DeiTConfig", "DeiT", {**_VIT, "architectures": ["DeiTForImageClassification"]}, _CROPPED),
+    "beit": Architecture("BeitConfig", "Beit", _VIT, _SQUARE),
+    "resnet": Architecture(
+        "ResNetConfig",
+        "ConvNext",
+        {**_STAGES, "embedding_size": 8, "layer_type": "basic"},
+        {"size": {"shortest_edge": 32}},
+    ),
+    "convnext": Architecture("ConvNextConfig", "ConvNext", _STAGES, {"size": {"shortest_edge": 48}, "crop_pct": 0.9}),
+    "swin": Architecture(
+        "SwinConfig",
+        "ViT",
+        {"image_size": 32, "patch_size": 4, "embed_dim": 16, "depths": [1, 1], "num_heads": [2, 4], "window_size": 4},
+        {**_SQUARE, "resample": 3},
+    ),
+    "mobilenet_v2": Architecture(
+        "MobileNetV2Config", "MobileNetV2", {"image_size": 32, "depth_multiplier": 0.35}, _CROPPED
+    ),
+    "mobilenet_v1": Architecture(
+        "MobileNetV1Config", "MobileNetV1", {"image_size": 32, "depth_multiplier": 0.25}, _CROPPED
+    ),
+    "efficientnet": Architecture(
+        "EfficientNetConfig",
+        "EfficientNet",
+        {"image_size": 32, "width_coefficient": 0.25, "depth_coefficient": 0.3, "hidden_dim": 320},
+        {**_SQUARE, "rescale_offset": True},
+    ),
+    "mobilevit": Architecture(
+        "MobileViTConfig",
+        "MobileViT",
+        {
+            "image_size": 32,
+            "hidden_sizes": [16, 24, 32],
+            "neck_hidden_sizes": [8, 8, 8, 16, 16, 16, 32],
+            "num_attention_heads": 2,
+        },
+        _CROPPED,
+    ),
+    "dinov2": Architecture("Dinov2Config", "Bit", _VIT, _CROPPED),
+}
+
+
+def save(architecture: str, folder: Path, *, images: Mapping[str, Any] | None = None, **config: Any) -> Path:
+    """Write config.json, model.safetensors and preprocessor_config.json; two calls write the same weights.
+
+    Args:
+        architecture: a key of ``ARCHITECTURES``.
+        folder: made where it is not there.
+        images: fields of preprocessor_config.json.
+        config: fields of config.json, such as ``num_labels=1`` or ``problem_type="multi_label_classification"``.
+    """
+    import torch
+    import transformers
+    from transformers.utils import logging
+
+    known = ARCHITECTURES[architecture]
+    fields: dict[str, Any] = {**known.options, **config}
+    if "num_labels" not in config:
+        fields["id2label"] = dict(enumerate(LABELS))
+        fields["label2id"] = {label: i for i, label in enumerate(LABELS)}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = transformers.AutoModelForImageClassification.from_config(getattr(transformers, known.config)(**fields))
+        _randomize(model)
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        model.eval().save_pretrained(folder)
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+    processor(architecture, **(images or {})).save_pretrained(folder)
+    return folder
+
+
+def processor(architecture: str, **images: Any) -> Any:
+    """transformers' image processor of the architecture that computes with Pillow."""
+    import transformers
+
+    known = ARCHITECTURES[architecture]
+    name = f"{known.processor}ImageProcessor"
+    newer = int(transformers.__version__.split(".")[0]) >= 5
+    return getattr(transformers, f"{name}Pil" if newer else name)(**{**known.images, **images})
+
+
+def _randomize(model: Any) -> None:
+    """Weights under which answers vary over images and stay of the order of one."""
+    import torch
+
+    for name, parameter in model.named_parameters():
+        with torch.no_grad():
+            if parameter.ndim < 2:
+                parameter.normal_(1.0 if name.endswith("weight") else 0.0, 0.2)
+            else:
+                parameter.normal_(0.0, 1.3 / math.sqrt(math.prod(parameter.shape[1:])))
