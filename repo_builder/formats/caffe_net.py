@@ -103,6 +103,12 @@ def read(path: Path) -> Net:
             expected="an Input layer, or input: with input_shape or input_dim",
             mend=_input_mend(("data",)),
         )
+    if len({name for name, _ in inputs}) < len(inputs):
+        raise SignatureError(
+            f"{path.name} declares an input twice: {', '.join(repr(name) for name, _ in inputs)}",
+            expected="every input once, by input: or by an Input layer",
+            mend="remove one of the two declarations",
+        )
     working = tuple(layer for layer in layers if layer.type != "Input")
     if not working:
         raise SourceCorruptError(f"{path.name} has no layers that compute anything", expected="a net with layers")

@@ -116,6 +116,12 @@ def test_inputs_are_declared_in_three_ways(declared: str, tmp_path: Path) -> Non
         ),
         (INNER, SignatureError, "net.prototxt declares no input", 'type: "Input"'),
         ('input: "data" input_dim: 3\n' + INNER, SignatureError, "1 inputs with 1 input_dim", "input_shape"),
+        (
+            'input: "data" input_dim: 1 input_dim: 6 input_dim: 7 input_dim: 9\n' + net(INNER),
+            SignatureError,
+            "twice",
+            "",
+        ),
         (net(INNER, data=(1, 0, 3)), SignatureError, "input 'data'", "trained"),
         (net(INNER, data=(1 << 33, 3)), SignatureError, "[8589934592, 3]", "trained"),
         (net(INNER, data=(1, 1 << 20, 1 << 20)), SignatureError, "[1, 1048576, 1048576]", "trained"),
