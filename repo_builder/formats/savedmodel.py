@@ -40,5 +40,5 @@ def describe(path: Path, inputs: Sequence[TensorSpec] = ()) -> Artifact:
                 expected="variables/variables.index and variables/variables.data-*",
                 mend="copy the whole SavedModel",
             )
-        tensorflow_graphs.check_variables(folder / "variables" / "variables")
+        tensorflow_graphs.check_variables(folder / "variables", "variables")
     return Artifact(folder, NAME, tuple(inputs), files=files, facts={"kind": NAME, "operators": len(found)})

@@ -56,23 +56,23 @@ def operators(path: Path, way: tuple[int, ...]) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
-def check_variables(prefix: Path) -> tuple[Path, ...]:
-    """``PREFIX.index`` and all its ``PREFIX.data-*`` shards.
+def check_variables(folder: Path, name: str) -> tuple[Path, ...]:
+    """``NAME.index`` and all its ``NAME.data-*`` shards; the name may be empty.
 
     Raises:
         SourceMissingError, SourceCorruptError: one is missing, empty or truncated.
     """
-    index = prefix.with_name(prefix.name + ".index")
+    index = folder / f"{name}.index"
     source_file.refuse_stand_ins(index)
     with open(index, "rb") as file:
         file.seek(max(0, index.stat().st_size - len(_TABLE_MAGIC)))
         if file.read() != _TABLE_MAGIC:
             raise _corrupt(index, "is truncated: it does not end as a table of variables does")
-    shards = [p for p in sorted(prefix.parent.glob(f"{prefix.name}.data-*")) if _SHARD.search(p.name)]
+    shards = [p for p in sorted(folder.glob(f"{name}.data-*")) if _SHARD.search(p.name)]
     wanted = max((int(_SHARD.search(p.name)[2]) for p in shards), default=1)  # type: ignore[index]
     if len(shards) != wanted:
         raise SourceMissingError(
-            f"{prefix} has {len(shards)} of {wanted} files of values ({prefix.name}.data-...)",
+            f"{folder / name} has {len(shards)} of {wanted} files of values ({name}.data-...)",
             expected="every one of them beside the index",
             mend="copy the whole checkpoint",
         )

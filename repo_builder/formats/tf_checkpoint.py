@@ -21,7 +21,7 @@ def matches(path: Path) -> bool:
     """One of the files, or a folder with ``.meta`` files."""
     if path.is_dir():
         return any(path.glob("*.meta")) and any(path.glob("*.index"))
-    return path.suffix in (".meta", ".index") or ".data-0" in path.name
+    return path.name.endswith((".meta", ".index")) or ".data-0" in path.name
 
 
 def describe(path: Path, inputs: Sequence[TensorSpec] = (), outputs: Sequence[str] = ()) -> Artifact:
@@ -30,9 +30,10 @@ def describe(path: Path, inputs: Sequence[TensorSpec] = (), outputs: Sequence[st
     Raises:
         RepoBuilderError: as ``tensorflow_graphs``; a folder with several checkpoints.
     """
-    meta = _in_folder(path) if path.is_dir() else path.with_name(path.name.split(".data-")[0]).with_suffix(".meta")
-    if path.suffix == ".meta":
-        meta = path
+    if path.is_dir():
+        path = _in_folder(path)
+    name = path.name.split(".data-")[0].removesuffix(".index").removesuffix(".meta")
+    meta = path.with_name(f"{name}.meta")
     if not meta.is_file():
         raise SourceMissingError(
             f"there is no {meta.name} beside {path.name}: its weights are there, its graph is not",
@@ -40,7 +41,7 @@ def describe(path: Path, inputs: Sequence[TensorSpec] = (), outputs: Sequence[st
             mend="copy it too; without it, build the graph, load the weights and export a SavedModel",
         )
     found = tensorflow_graphs.operators(meta, tensorflow_graphs.META_GRAPH)
-    weights = tensorflow_graphs.check_variables(meta.with_suffix(""))
+    weights = tensorflow_graphs.check_variables(meta.parent, name)
     facts = {"kind": NAME, "operators": len(found), "options": {"outputs": list(outputs)}}
     return Artifact(meta, NAME, tuple(inputs), files=(meta.name, *(w.name for w in weights)), facts=facts)
 

@@ -151,6 +151,15 @@ class TestGraphs:
         (tmp_path / "net.meta").unlink()
         refused(tf_checkpoint, tmp_path / "net.index", SourceMissingError, "its weights are there, its graph is not")
 
+    def test_a_checkpoint_without_a_name(self, tmp_path: Path) -> None:
+        (tmp_path / ".meta").write_bytes(field(2, graph("Placeholder", "VariableV2")))
+        (tmp_path / ".index").write_bytes(TABLE_END)
+        (tmp_path / ".data-00000-of-00001").write_bytes(bytes(64))
+        for path in (tmp_path, tmp_path / ".meta", tmp_path / ".index"):
+            name, found = formats.detect(str(path))
+            artifact = formats.get(name).describe(found)
+            assert artifact.files == (".meta", ".index", ".data-00000-of-00001")
+
     def test_a_folder_of_several_checkpoints(self, tmp_path: Path) -> None:
         for step in (1, 2):
             (tmp_path / f"net-{step}.meta").write_bytes(field(2, graph("MatMul")))
