@@ -27,6 +27,7 @@ from repo_builder.tensors import TensorSpec
 NAME = "tensors"
 SOURCES = frozenset(
     {"onnx", "torchscript", "exported_program", "factory", "caffe", "mxnet"}
+    | {"xgboost", "lightgbm", "catboost"}
     | {"savedmodel", "frozen_graph", "tf_checkpoint", "keras", "tflite"}
 )
 _CASES = 8
