@@ -29,7 +29,7 @@ _NOT_OUTPUTS = {
     ),
 }
 _CALLS = {"PartitionedCall", "StatefulPartitionedCall"}
-_TRAINING = ("gradients", "save", "train_op", "report_uninitialized_variables", "init")
+_TRAINING = ("gradients", "save", "train_op", "report_uninitialized_variables", "init", "loss", "losses", "metrics")
 
 
 def choose_signature(signatures: Any) -> str:
@@ -139,7 +139,7 @@ def _for_inference(graph: Any, constants: bool = True) -> tuple[Any, list[str]]:
             continue
         kind, name = node.attr["dtype"].type, node.name.rpartition("/")[2].lower()
         scalar = not node.attr["shape"].shape.dim
-        if scalar and kind == tf.bool.as_datatype_enum and ("train" in name or "learning_phase" in name):
+        if scalar and kind == tf.bool.as_datatype_enum:  # whatever its name: no server could be asked with a scalar
             value: Any = False
         elif scalar and kind == tf.float32.as_datatype_enum and "keep_prob" in name:
             value = 1.0
