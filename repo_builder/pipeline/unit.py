@@ -36,7 +36,10 @@ _TEXT_AXES = frozenset({"batch", "sequence"})
 """What a range has an effect on in text tasks; windows, labels and the cache's tokens follow from the request, and only
 a plan has ranges for them."""
 
-_PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime", "transformers", "tokenizers", "sentence-transformers")
+_PACKAGES = (
+    "torch", "onnx", "onnxscript", "onnxruntime", "onnxslim", "transformers", "tokenizers", "sentence-transformers",
+    "pillow",
+)  # fmt: skip
 
 
 def describe(model: ModelSpec) -> Artifact:

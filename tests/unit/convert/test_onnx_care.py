@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -73,6 +74,14 @@ def test_names_dims_and_simplification(tmp_path: Path) -> None:
 
 def test_without_simplification_nodes_stay(tmp_path: Path) -> None:
     assert care(foldable(tmp_path / "in.onnx"), simplify=False).notes == ()
+    assert len(onnx.load(str(tmp_path / "out.onnx")).graph.node) == 8
+
+
+def test_without_onnxslim_nodes_stay_and_that_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "onnxslim" else find(name))
+    made = care(foldable(tmp_path / "in.onnx"))
+    assert made.notes == ("not simplified: pip install 'repo-builder[simplify]' brings onnxslim",)
     assert len(onnx.load(str(tmp_path / "out.onnx")).graph.node) == 8
 
 
