@@ -87,7 +87,7 @@ def read(processor: Any) -> ImageSettings:
         )
     own = Settings(processor)
     resized = _resized(kind, own)
-    offset = -1.0 if kind == "EfficientNet" and own.get("rescale_offset") else None
+    offset = -1.0 if kind == "EfficientNet" and own.get("do_rescale") and own.get("rescale_offset") else None
     mean, std = _normalized(kind, own)
     return ImageSettings(
         **resized,

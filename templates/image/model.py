@@ -57,7 +57,7 @@ class TritonPythonModel:
         Image.MAX_IMAGE_PIXELS = None
         Image.init()
         self.input, self.output = config["input"][0]["name"], config["output"][0]["name"]
-        self.max_pixels = int(parameters.get("max_pixels", MAX_PIXELS))
+        self.max_pixels = _number({"max_pixels": MAX_PIXELS, **parameters}, "max_pixels", int)
         self.formats = parameters.get("formats", FORMATS).split(",")
         if unknown := sorted(set(self.formats) - set(Image.OPEN)):
             raise ValueError(f"parameter 'formats' names {', '.join(unknown)}, which this Pillow does not decode")
@@ -65,7 +65,9 @@ class TritonPythonModel:
         numbers = {key: _number(parameters, key, kind) for key, kind in FIELDS.items()}
         self.size = _pair(numbers, "height", "width")
         self.shortest, self.longest = numbers["shortest_edge"], numbers["longest_edge"]
-        self.resample = int(parameters.get("resample", "2"))
+        self.resample = _number({"resample": "2", **parameters}, "resample", int)
+        if self.resample not in (filters := sorted(map(int, Image.Resampling))):
+            raise ValueError(f"parameter 'resample' is '{self.resample}', expected one of: {_shown(filters, ', ')}")
         self.crop = _pair(numbers, "crop_height", "crop_width")
         self.pad = _pair(numbers, "pad_height", "pad_width")
         self.factor, self.offset = numbers["rescale_factor"], numbers["rescale_offset"]
@@ -120,6 +122,7 @@ class TritonPythonModel:
         pixels = np.moveaxis(np.asarray(image), -1, 0)
         if self.crop:
             pixels = _cropped(pixels, *self.crop)
+        below, right = self._missing(pixels.shape[1:])
         if self.factor is not None:
             pixels = (pixels.astype(np.float64) * self.factor).astype(np.float32)
         pixels = pixels.astype(np.float32)
@@ -130,13 +133,18 @@ class TritonPythonModel:
         if self.normalized:
             pixels = (pixels - self.mean) / self.std
         if self.pad:
-            below, right = (wanted - found for wanted, found in zip(self.pad, pixels.shape[1:], strict=True))
-            if below < 0 or right < 0:
-                raise Refused(f"has {_shown(pixels.shape[:0:-1])} pixels, more than {_shown(self.pad[::-1])}")
             pixels = np.pad(pixels, ((0, 0), (0, below), (0, right)))
-        if any(wanted not in (-1, found) for wanted, found in zip(self.shape, pixels.shape, strict=True)):
-            raise Refused(f"has {_shown(pixels.shape[:0:-1])} pixels, expected {_shown(self.shape[:0:-1])}")
         return np.ascontiguousarray(pixels, dtype=np.float32)
+
+    def _missing(self, size):
+        """Rows and columns to pad; refuses what does not fit before any arithmetic makes floats of it."""
+        rows, columns = (wanted - found for wanted, found in zip(self.pad or size, size, strict=True))
+        if rows < 0 or columns < 0:
+            raise Refused(f"has {_shown(size[::-1])} pixels, more than {_shown(self.pad[::-1])}")
+        made = self.pad or size
+        if any(wanted not in (-1, found) for wanted, found in zip(self.shape[1:], made, strict=True)):
+            raise Refused(f"has {_shown(made[::-1])} pixels, expected {_shown(self.shape[:0:-1])}")
+        return rows, columns
 
     def _size(self, height, width):
         """Height and width to resize to; None where nothing is resized."""
@@ -212,14 +220,17 @@ def _pair(numbers, first, second):
 
 def _channels(key, text, default):
     """FP32 [3, 1, 1]."""
-    numbers = [default] * 3 if text is None else [float(number) for number in text.split(",")]
+    try:
+        numbers = [default] * 3 if text is None else [float(number) for number in text.split(",")]
+    except ValueError:
+        numbers = []
     if len(numbers) != 3:
         raise ValueError(f"parameter '{key}' is '{text}', expected three numbers")
     return np.array(numbers, dtype=np.float32).reshape(3, 1, 1)
 
 
-def _shown(size):
-    return " x ".join(map(str, size))
+def _shown(size, between=" x "):
+    return between.join(map(str, size))
 
 
 def _refusal(message):

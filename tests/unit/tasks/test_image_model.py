@@ -55,6 +55,7 @@ CASES = [
     ("convnext", {"size": {"shortest_edge": 384}}),
     ("efficientnet", {"rescale_offset": False, "include_top": False}),
     ("efficientnet", {"do_normalize": False}),
+    ("efficientnet", {"do_rescale": False}),
     ("mobilevit", {"do_flip_channel_order": False}),
 ]  # fmt: skip
 
@@ -148,6 +149,19 @@ def test_images_smaller_than_the_engine_wants_are_refused(tmp_path: Path) -> Non
     assert "image 0 has 9 x 5 pixels, more than 8 x 8" in str(asked(model, wide(9, 5)).error)
 
 
+def test_what_does_not_fit_is_refused_before_floats_are_made_of_it(tmp_path: Path) -> None:
+    import tracemalloc
+
+    model = served(dataclasses.replace(SMALL, size=None, pad=(8, 8)), tmp_path)
+    raw = wide(2000, 2000)
+    tracemalloc.start()
+    refused = asked(model, raw).error
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert "image 0 has 2000 x 2000 pixels, more than 8 x 8" in str(refused)
+    assert peak < 2000 * 2000 * 3 * 4, "a copy of the pixels in float32"
+
+
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
@@ -155,6 +169,9 @@ def test_images_smaller_than_the_engine_wants_are_refused(tmp_path: Path) -> Non
         ({"crop_height": "3"}, "parameters 'crop_height' and 'crop_width' go together"),
         ({"resample": "2", "crop_width": "wide"}, "parameter 'crop_width' is 'wide', expected a number"),
         ({"image_mean": "1,2"}, "parameter 'image_mean' is '1,2', expected three numbers"),
+        ({"image_std": "1,b,3"}, "parameter 'image_std' is '1,b,3', expected three numbers"),
+        ({"max_pixels": "1e6"}, "parameter 'max_pixels' is '1e6', expected a number"),
+        ({"resample": "9"}, "parameter 'resample' is '9', expected one of: 0, 1, 2, 3, 4, 5"),
         ({"formats": "JPEG,PIX"}, "parameter 'formats' names PIX, which this Pillow does not decode"),
     ],
 )
