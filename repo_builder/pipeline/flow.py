@@ -52,9 +52,9 @@ def _flow(name: str, configs: Mapping[str, Any]) -> Flow:
     nodes = []
     for step in config.ensemble_scheduling.step:
         inner = configs.get(step.model_name)
-        for told in (*inner.input, *inner.output) if inner is not None else ():
-            bound = step.input_map.get(told.name) or step.output_map.get(told.name)
-            if bound:
+        bindings = [(step.input_map, inner.input), (step.output_map, inner.output)] if inner is not None else []
+        for names, told in ((names, told) for names, side in bindings for told in side):
+            if bound := names.get(told.name):
                 kinds.setdefault(bound, _kind(told, inner))
         reads, writes = tuple(sorted(step.input_map.values())), tuple(sorted(step.output_map.values()))
         nodes.append(Node(step.model_name, _engine(inner), reads, writes))
@@ -76,5 +76,7 @@ def _kind(told: Any, config: Any) -> str:
     from tritonclient.grpc import model_config_pb2
 
     dims = [*(["batch"] if config.max_batch_size > 0 else []), *(str(dim) if dim >= 0 else "?" for dim in told.dims)]
-    name = model_config_pb2.DataType.Name(told.data_type).removeprefix("TYPE_")
+    known = model_config_pb2.DataType.values()
+    name = model_config_pb2.DataType.Name(told.data_type) if told.data_type in known else f"TYPE_{told.data_type}"
+    name = name.removeprefix("TYPE_")
     return f"{'BYTES' if name == 'STRING' else name}[{', '.join(dims)}]"

@@ -5,6 +5,7 @@ Drawn here: Graphviz needs a binary, and grandalf, a layout library in pure Pyth
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from xml.sax.saxutils import escape
@@ -42,7 +43,7 @@ def svg(flows: Sequence[Flow]) -> str:
         parts += [_edge(boxes[a], boxes[b]) for a, b in edges(flow)]
         parts += [_box(box) for box in boxes.values()]
         top = max(box.y + box.height for box in boxes.values()) + 2 * _LINE
-        width = max(width, *(box.x + box.width for box in boxes.values()), _MARGIN + _CHARACTER * len(flow.name))
+        width = max(width, *(box.x + box.width for box in boxes.values()), _MARGIN + _length(flow.name))
     size = f'width="{width + _MARGIN:.0f}" height="{top:.0f}" viewBox="0 0 {width + _MARGIN:.0f} {top:.0f}"'
     body = "\n".join(parts)
     return f'<svg xmlns="http://www.w3.org/2000/svg" {size}>\n<style>{_STYLE}</style>\n{body}\n</svg>\n'
@@ -114,7 +115,12 @@ def _ordered(
 
 
 def _width(lines: Sequence[str]) -> float:
-    return 2 * _PAD + _CHARACTER * max(len(_shown(line)) for line in lines)
+    return 2 * _PAD + max(map(_length, lines))
+
+
+def _length(text: str) -> float:
+    """Pixels of a line; Chinese, Japanese and Korean characters are twice as wide."""
+    return _CHARACTER * sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in _shown(text))
 
 
 def _height(lines: Sequence[str]) -> float:

@@ -87,6 +87,23 @@ def test_odd_names_and_missing_steps_are_drawn() -> None:
     assert "<script>" not in drawn
 
 
+def test_a_dtype_that_is_none_and_one_name_for_input_and_output() -> None:
+    step = 'backend: "python" input [{ name: "t" data_type: TYPE_FP32 dims: [ 3 ] }]'
+    step += ' output [{ name: "t" data_type: 99 dims: [ 2 ] }]'
+    maps = 'input_map { key: "t" value: "a" } output_map { key: "t" value: "b" }'
+    text = f'platform: "ensemble" ensemble_scheduling {{ step [{{ model_name: "s" {maps} }}] }}'
+    (found,) = flow.flows({"e": config(text), "s": config(step)})
+    assert found.tensors == (flow.Tensor("a", "FP32[3]"), flow.Tensor("b", "99[2]"))
+
+
+def test_wide_characters_stay_in_their_box() -> None:
+    def width(name: str) -> float:
+        alone = flow.Flow("f", (flow.Tensor(name, ""),), (flow.Node("m", "e", (name,), ()),), (name,), ())
+        return flow_picture.layout(alone, 0.0)[("tensor", name)].width
+
+    assert width("入力") == width("four") > width("ab")
+
+
 def test_a_model_alone_and_two_flows_below_each_other() -> None:
     alone = 'name: "m" backend: "onnxruntime" max_batch_size: 4 input [{ name: "x" data_type: TYPE_FP32 dims: [ 3 ] }]'
     alone += ' output [{ name: "y" data_type: TYPE_FP32 dims: [ 2 ] }]'
