@@ -177,7 +177,10 @@ def view(
     port: Annotated[int, typer.Option(help="0 chooses a free one.", min=0, max=65535)] = 0,
     browse: Annotated[bool, typer.Option("--open", help="Open the browser.")] = False,
 ) -> None:
-    """Show a model's graph with netron on 127.0.0.1 until Ctrl-C, or draw a repository's flow into a file."""
+    """Show a model's graph with netron on 127.0.0.1 until Ctrl-C, or draw a repository's flow into a file.
+
+    netron's page may ask services of its own on the internet; the model stays here.
+    """
     from repo_builder.pipeline import viewing
 
     if svg or html:

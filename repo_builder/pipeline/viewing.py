@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
+import shutil
+import tempfile
 from pathlib import Path
 
 from repo_builder.errors import MissingDependencyError, SourceMissingError, UsageError
@@ -37,13 +40,16 @@ def picture(repository: Path, *, svg: Path | None = None, html: Path | None = No
 def model(path: Path, *, port: int = 0, browse: bool = False) -> str:
     """Serve netron with a model's graph on 127.0.0.1, from a thread of this process; gives the address.
 
+    netron gives out every file of the folder that its model lies in, so the file is linked into a folder of its own,
+    which goes with this process; weights in files beside it are not shown.
+
     Args:
         port: 0 takes a free one.
         browse: open the browser.
 
     Raises:
         SourceMissingError: there is no such file.
-        UsageError: a repository, which has no graph.
+        UsageError: a folder: a repository has no graph, of another one file is named.
         MissingDependencyError: netron is not installed.
     """
     if not path.exists():
@@ -52,6 +58,8 @@ def model(path: Path, *, port: int = 0, browse: bool = False) -> str:
         raise UsageError(
             f"{path} is a model repository", expected="a model file", mend="add --svg FILE or --html FILE for its flow"
         )
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder", expected="a model file that netron reads", mend="name the file in it")
     try:
         import netron
     except ImportError as error:
@@ -60,8 +68,19 @@ def model(path: Path, *, port: int = 0, browse: bool = False) -> str:
             mend="pip install 'repo-builder[view]'",
         ) from error
     logging.getLogger("netron").setLevel(logging.WARNING)
-    host, chosen = netron.serve(str(path), None, address=(_HOST, port or _free()), browse=browse)
+    host, chosen = netron.serve(str(_alone(path)), None, address=(_HOST, port or _free()), browse=browse)
     return f"http://{host}:{chosen}"
+
+
+def _alone(path: Path) -> Path:
+    folder = tempfile.mkdtemp(prefix="repo_builder-view-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    alone = Path(folder) / path.name
+    try:
+        alone.hardlink_to(path.resolve())
+    except OSError:
+        shutil.copyfile(path, alone)
+    return alone
 
 
 def wait() -> None:

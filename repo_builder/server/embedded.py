@@ -168,6 +168,12 @@ def _sayable(repository: Path) -> Path:
     if _ONE_WORD.fullmatch(str(repository)):
         return repository
     links = toolchain.cache_root() / "repositories"
+    if not _ONE_WORD.fullmatch(str(links)):
+        raise ToolchainError(
+            f"{links} is no path that a shell takes as one word",
+            expected="a path of letters, digits and ./:@%+=,-_ for what the server runs",
+            mend="set REPO_BUILDER_CACHE to such a folder",
+        )
     links.mkdir(parents=True, exist_ok=True)
     link = links / hashlib.sha256(os.fsencode(repository)).hexdigest()[:16]
     with contextlib.suppress(FileExistsError):

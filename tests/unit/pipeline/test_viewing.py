@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
@@ -129,6 +130,8 @@ def test_what_has_no_flow_or_no_graph(tmp_path: Path) -> None:
         viewing.picture(source, svg=tmp_path / "f.svg")
     with pytest.raises(UsageError, match=r"model_repository is a model repository"):
         viewing.model(EXAMPLE)
+    with pytest.raises(UsageError, match="is a folder"):
+        viewing.model(tmp_path)
     with pytest.raises(SourceMissingError, match="there is no file"):
         viewing.model(tmp_path / "none.onnx")
 
@@ -136,6 +139,7 @@ def test_what_has_no_flow_or_no_graph(tmp_path: Path) -> None:
 def test_netron_serves_the_graph_on_this_machine_only(tmp_path: Path) -> None:
     pytest.importorskip("netron")
     source = models.linear_onnx(tmp_path / "m.onnx")
+    (tmp_path / "secret").write_text("of nobody's business", encoding="utf-8")
     program = "from repo_builder.cli import main; main()"
     process = subprocess.Popen(
         [sys.executable, "-c", program, "view", str(source)], cwd=ROOT, stdout=subprocess.PIPE, text=True
@@ -146,6 +150,8 @@ def test_netron_serves_the_graph_on_this_machine_only(tmp_path: Path) -> None:
         assert address.startswith("http://127.0.0.1:")
         with urllib.request.urlopen(f"{address}/data/m.onnx", timeout=30) as answer:
             assert answer.read() == source.read_bytes()
+        with pytest.raises(urllib.error.HTTPError, match="404"):
+            urllib.request.urlopen(f"{address}/data/secret", timeout=30)
         with urllib.request.urlopen(address, timeout=30) as answer:
             assert b"Netron" in answer.read()
     finally:

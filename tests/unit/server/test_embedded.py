@@ -61,3 +61,16 @@ def test_an_index_that_does_not_answer_is_no_missing_wheel(tmp_path: Path, monke
 
     with pytest.raises(ToolchainError, match="from versions: none"):
         embedded._or_default(made, "1.27.0", HERE, None)
+
+
+def test_a_path_is_one_word_for_a_shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server's Python backend puts it into a line for bash as it is."""
+    monkeypatch.setenv("REPO_BUILDER_CACHE", str(tmp_path / "cache"))
+    plain, odd = tmp_path / "models", tmp_path / "my $(models)"
+    assert embedded._sayable(plain) == plain
+    link = embedded._sayable(odd)
+    assert link == embedded._sayable(odd)
+    assert link.readlink() == odd
+    monkeypatch.setenv("REPO_BUILDER_CACHE", str(tmp_path / "my cache"))
+    with pytest.raises(ToolchainError, match="my cache/repositories is no path that a shell takes as one word"):
+        embedded._sayable(odd)
