@@ -44,8 +44,10 @@ def describe(path: Path, inputs: Sequence[TensorSpec] = ()) -> Artifact:
     source_file.refuse_stand_ins(path)
     with open(path, "rb") as file:
         head = file.read(52)
-    if head.startswith(_HDF5):
+    if path.suffix.lower() != ".keras":
         container = "hdf5"
+        if not head.startswith(_HDF5):
+            raise _corrupt(path, "is no HDF5 file")
         _check_hdf5(path, head)
     else:
         container = "zip"

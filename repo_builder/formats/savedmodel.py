@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from repo_builder.artifact import Artifact, tree_files
-from repo_builder.errors import SourceMissingError
+from repo_builder.errors import PathEscapeError, SourceMissingError
 from repo_builder.formats import source_file, tensorflow_framework, tensorflow_graphs
 from repo_builder.tensors import TensorSpec
 
@@ -34,6 +34,12 @@ def describe(path: Path, inputs: Sequence[TensorSpec] = ()) -> Artifact:
     for name in files:
         source_file.inside(folder, name, owner=str(folder))
     if {"VarHandleOp", "VariableV2"} & set(found):
+        if (folder / "variables").is_symlink():
+            raise PathEscapeError(
+                f"{folder / 'variables'} is a link to {(folder / 'variables').readlink()}",
+                expected="the values in the model's own folder, where changes of them are seen",
+                mend="copy that folder here",
+            )
         if not (folder / "variables").is_dir():
             raise SourceMissingError(
                 f"{folder} has no folder variables, and its graph has variables",

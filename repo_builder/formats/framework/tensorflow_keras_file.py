@@ -15,8 +15,11 @@ _CODE = {"Lambda", "__lambda__", "PyFunc"}
 
 
 def check(path: str) -> None:
-    """Refuse what would run code or reach out of the file, and a file of weights alone."""
-    if zipfile.is_zipfile(path):
+    """Refuse what would run code or reach out of the file, and a file of weights alone.
+
+    Keras goes by the suffix, so this does: a file may be HDF5 and a zip archive at once.
+    """
+    if path.endswith(".keras"):
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
             config = json.loads(archive.read("config.json"))

@@ -90,7 +90,24 @@ class TestSavedModel:
         (folder / "variables" / "variables.index").write_bytes(TABLE_END[:-1])
         refused(savedmodel, folder, SourceCorruptError, "does not end as a table of variables does")
 
-    @pytest.mark.parametrize("op", ["PyFunc", "EagerPyFunc", "ReadFile", "WriteFile"])
+    def test_values_in_another_folder_are_refused(self, tmp_path: Path) -> None:
+        folder = saved_model(tmp_path / "net", "VarHandleOp")
+        (folder / "variables").rename(tmp_path / "elsewhere")
+        (folder / "variables").symlink_to(tmp_path / "elsewhere")
+        refused(savedmodel, folder, PathEscapeError, "is a link to")
+
+    def test_savers_belong_to_models_with_variables(self, tmp_path: Path) -> None:
+        assert savedmodel.describe(saved_model(tmp_path / "net", "MatMul", inner=("SaveV2", "RestoreV2"))).files
+        (tmp_path / "net.pb").write_bytes(graph("Placeholder", "MatMul", "SaveV2"))
+        refused(frozen_graph, tmp_path / "net.pb", UnsafeSourceError, "has the operator SaveV2: it reaches for files")
+
+    @pytest.mark.parametrize(
+        "op",
+        [
+            *("PyFunc", "EagerPyFunc", "ReadFile", "WriteFile", "PrintV2", "WholeFileReaderV2", "TextLineDataset"),
+            *("CreateSummaryFileWriter", "DebugIdentityV2", "InitializeTableFromTextFileV2", "LoadAndRemapMatrix"),
+        ],
+    )
     def test_graphs_that_reach_out_are_refused_inside_functions_too(self, tmp_path: Path, op: str) -> None:
         folder = saved_model(tmp_path / "net", "MatMul", inner=("Relu", op))
         refused(savedmodel, folder, UnsafeSourceError, f"has the operator {op}: it ")
@@ -199,6 +216,12 @@ class TestKeras:
         refused(keras, archive(tmp_path / "a.keras", nested), UnsafeSourceError, "the layer 'evil' is a Lambda")
         file = hdf5(tmp_path / "a.h5", b"model_config " + json.dumps(nested).encode())
         refused(keras, file, UnsafeSourceError, "is a Lambda: it carries Python code")
+
+    def test_the_suffix_decides_as_it_does_for_keras(self, tmp_path: Path) -> None:
+        file = archive(tmp_path / "a.keras").rename(tmp_path / "a.h5")
+        refused(keras, file, SourceCorruptError, "is no HDF5 file")
+        hdf5(tmp_path / "b.h5", b'model_config {"class_name": "Dense"}').rename(tmp_path / "b.keras")
+        refused(keras, tmp_path / "b.keras", SourceCorruptError, "is truncated or no Keras file")
 
     @pytest.mark.parametrize("name", ["../../x", "/etc/x", "assets/../../x", "C:\\x", "..\\x"])
     def test_members_outside(self, tmp_path: Path, name: str) -> None:
