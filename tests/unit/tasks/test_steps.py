@@ -39,7 +39,7 @@ def read_by(template: str) -> set[str]:
                     args=[ast.Constant(value=str(name)), *_],
                 ):
                     found.add(name)
-                case ast.Call(func=ast.Name(id="_one_of"), args=[_, ast.Constant(value=str(name)), *_]):
+                case ast.Call(func=ast.Name(id="_one_of" | "_number"), args=[_, ast.Constant(value=str(name)), *_]):
                     found.add(name)
                 case ast.Assign(targets=[ast.Name(id="FIELDS" | "SAMPLING")], value=value):
                     constants = (one.value for one in ast.walk(value) if isinstance(one, ast.Constant))
