@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from typing import Any
 
 import numpy as np
 
@@ -12,52 +11,25 @@ from repo_builder.errors import SpecError, UnknownTaskError
 from repo_builder.formats import huggingface_model, huggingface_vision
 from repo_builder.formats.torch_program import TorchProgram
 from repo_builder.planned import PlannedModel
-from repo_builder.proof import Case, Proof, Ranking, Tolerance
+from repo_builder.proof import Case, Proof
 from repo_builder.spec import ModelSpec
-from repo_builder.tasks import image, image_settings, label_names, sample_images
-from repo_builder.tasks.text_classification import scoring
+from repo_builder.tasks import classification, image, image_settings, label_names, sample_images
 from repo_builder.tasks.tolerances import tolerances
 
 NAME = "image-classification"
 SOURCES = frozenset({"huggingface"})
-LABELS, SCORES, LOGITS = "LABELS", "SCORES", "LOGITS"
-_OUTPUTS = {LABELS: "labels", SCORES: "scores", LOGITS: "logits"}
 
 
 def head(source: Artifact, model: ModelSpec) -> TorchProgram:
     """Scores as ``transformers.pipeline`` computes them, by the rules of text-classification; sorted, best first."""
-    program = huggingface_vision.load(source, "AutoModelForImageClassification", (3, *_shape(source)))
-    import torch
-
-    config = program.module.model.config
-    names = label_names.names(config)
-    functions = {"sigmoid": torch.sigmoid, "softmax": lambda x: torch.softmax(x, -1), "none": lambda x: x}
-    score = functions[scoring(config)]
-
-    class Classification(torch.nn.Module):  # type: ignore[misc]
-        def __init__(self) -> None:
-            super().__init__()
-            self.classifier = program.module
-
-        def forward(self, pixel_values: Any) -> Any:
-            logits = self.classifier(pixel_values)["logits"]
-            best, order = torch.topk(score(logits), len(names), dim=-1)
-            return order, best, logits
-
-    return TorchProgram(
-        Classification().eval(),
-        "eager",
-        program.inputs,
-        tuple(_OUTPUTS.values()),
-        program.examples,
-        tables={"labels": names},
-        ranked={"labels": "scores"},
-    )
+    return classification.head(huggingface_vision.load(source, "AutoModelForImageClassification", (3, *_shape(source))))
 
 
 def models(model: ModelSpec, source: Artifact, engine: Artifact) -> tuple[PlannedModel, ...]:
     settings = image_settings.read(huggingface_vision.processor(source))
-    return image.image_ensemble(model, engine, settings, _OUTPUTS, labels={LOGITS: label_names.read(source)})
+    return image.image_ensemble(
+        model, engine, settings, classification.OUTPUTS, labels={classification.LOGITS: label_names.read(source)}
+    )
 
 
 def proof(model: ModelSpec, source: Artifact, engine: Artifact, program: TorchProgram | None) -> Proof:
@@ -84,17 +56,12 @@ def proof(model: ModelSpec, source: Artifact, engine: Artifact, program: TorchPr
     for raw in sample_images.built_in():
         ran = classify.forward(classify.preprocess(Image.open(io.BytesIO(raw))))
         found = classify.postprocess(ran, top_k=classify.model.config.num_labels)
-        outputs = {
-            LABELS: np.array([[str(one["label"]).encode() for one in found]], dtype=object),
-            SCORES: np.array([[one["score"] for one in found]], dtype=np.float32),
-            LOGITS: ran["logits"].numpy(),
-        }
-        cases.append(Case({image.IMAGE: np.array([[raw]], dtype=object)}, outputs))
-    defaults = {LABELS: Tolerance(), SCORES: Tolerance(1e-4), LOGITS: Tolerance(max_rel_error=1e-4)}
+        request = {image.IMAGE: np.array([[raw]], dtype=object)}
+        cases.append(Case(request, classification.answers(found, ran["logits"].numpy())))
     versions = f"transformers {transformers.__version__} pipeline({NAME!r}) with Pillow {PIL.__version__}"
     reference = f"{versions} on torch {torch.__version__}, each image alone"
-    ranked = {LABELS: Ranking(SCORES, whole=True)}
-    return Proof(model.public_name, tuple(cases), True, tolerances(model, defaults), {}, reference, ranked)
+    allowed = tolerances(model, classification.TOLERANCES)
+    return Proof(model.public_name, tuple(cases), True, allowed, {}, reference, classification.RANKED)
 
 
 def _shape(source: Artifact) -> tuple[int, int]:

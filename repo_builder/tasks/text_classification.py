@@ -3,71 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
-
-import numpy as np
 
 from repo_builder.artifact import Artifact
 from repo_builder.formats import huggingface, huggingface_model
 from repo_builder.formats.torch_program import TorchProgram
 from repo_builder.planned import PlannedModel
-from repo_builder.proof import Case, Proof, Ranking, Tolerance
+from repo_builder.proof import Case, Proof
 from repo_builder.spec import ModelSpec
-from repo_builder.tasks import calibration, label_names, samples, text, tokenizer
+from repo_builder.tasks import calibration, classification, samples, text, tokenizer
 from repo_builder.tasks.tolerances import tolerances
 
 NAME = "text-classification"
 SOURCES = frozenset({"huggingface"})
-LABELS, SCORES, LOGITS = "LABELS", "SCORES", "LOGITS"
-_OUTPUTS = {LABELS: "labels", SCORES: "scores", LOGITS: "logits"}
 
 
 def head(source: Artifact, model: ModelSpec) -> TorchProgram:
-    """Scores as ``transformers.pipeline`` computes them: sigmoid for one label or ``multi_label_classification``,
-    nothing for ``regression``, else softmax; sorted, best first, equal ones in the order of the labels."""
-    program = huggingface.load(source, "AutoModelForSequenceClassification")
-    import torch
-
-    config = program.module.model.config
-    names = label_names.names(config)
-    functions = {"sigmoid": torch.sigmoid, "softmax": lambda x: torch.softmax(x, -1), "none": lambda x: x}
-    score = functions[scoring(config)]
-
-    class Classification(torch.nn.Module):  # type: ignore[misc]
-        def __init__(self) -> None:
-            super().__init__()
-            self.classifier = program.module
-
-        def forward(self, *inputs: Any) -> Any:
-            logits = self.classifier(*inputs)["logits"]
-            best, order = torch.topk(score(logits), len(names), dim=-1)
-            return order, best, logits
-
-    return TorchProgram(
-        Classification().eval(),
-        "eager",
-        program.inputs,
-        tuple(_OUTPUTS.values()),
-        program.examples,
-        tables={"labels": names},
-        ranked={"labels": "scores"},
-    )
-
-
-def scoring(config: Any) -> str:
-    """``sigmoid``, ``softmax`` or ``none``: TextClassificationPipeline.postprocess of transformers.
-
-    The pipeline reads ``function_to_apply`` of a config only where a model has no labels at all, so it counts for none.
-    """
-    if config.problem_type == "regression":
-        return "none"
-    if config.problem_type == "multi_label_classification" or config.num_labels == 1:
-        return "sigmoid"
-    return "softmax"
+    return classification.head(huggingface.load(source, "AutoModelForSequenceClassification"))
 
 
 def models(model: ModelSpec, source: Artifact, engine: Artifact) -> tuple[PlannedModel, ...]:
-    return text.text_ensemble(model, source, engine, _OUTPUTS, settings=_settings(model, source))
+    return text.text_ensemble(model, source, engine, classification.OUTPUTS, settings=_settings(model, source))
 
 
 def asked(model: ModelSpec, source: Artifact) -> calibration.Asked:
@@ -91,17 +46,11 @@ def proof(model: ModelSpec, source: Artifact, engine: Artifact, program: TorchPr
             continue
         ran = classify.forward(parts)
         found = classify.postprocess(ran, top_k=None, _legacy=False)
-        outputs = {
-            LABELS: np.array([[str(one["label"]).encode() for one in found]], dtype=object),
-            SCORES: np.array([[one["score"] for one in found]], dtype=np.float32),
-            LOGITS: ran["logits"].numpy(),
-        }
-        cases.append(Case(samples.request(row), outputs))
-    defaults = {LABELS: Tolerance(), SCORES: Tolerance(1e-4), LOGITS: Tolerance(max_rel_error=1e-4)}
+        cases.append(Case(samples.request(row), classification.answers(found, ran["logits"].numpy())))
     versions = f"transformers {transformers.__version__} pipeline({NAME!r}) on torch {torch.__version__}"
-    ranked = {LABELS: Ranking(SCORES, whole=True)}
-    allowed = tolerances(model, defaults)
-    return Proof(model.public_name, tuple(cases), True, allowed, {}, f"{versions}, each text alone", ranked)
+    allowed = tolerances(model, classification.TOLERANCES)
+    reference = f"{versions}, each text alone"
+    return Proof(model.public_name, tuple(cases), True, allowed, {}, reference, classification.RANKED)
 
 
 def _settings(model: ModelSpec, source: Artifact) -> tokenizer.TokenizerSettings:
