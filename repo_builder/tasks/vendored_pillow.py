@@ -7,6 +7,7 @@ same; the extension modules bear the Python's version in their names and lie sid
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import platform
 import subprocess
 import sys
@@ -26,6 +27,8 @@ _MODULES = ("_imaging.", "_imagingmath.", "_webp.")
 _UNUSED = ("libfreetype", "libharfbuzz", "libavif", "liblcms2", "libbrotli", "libpng16")
 """Libraries of fonts, colour profiles and AVIF; PNG is Pillow's own."""
 _LICENCES = ("LICENSE", "METADATA")
+_WAIT_S = 300.0
+"""Seconds that a wheel may take; it has 7 MB."""
 
 
 def library(progress: Callable[[str], None] | None = None) -> Library:
@@ -34,7 +37,7 @@ def library(progress: Callable[[str], None] | None = None) -> Library:
     Raises:
         MissingDependencyError: it is not installed.
         TargetError: not on Linux, or installed otherwise than from a wheel for it.
-        ToolchainError: no network, or no wheel of this version for one of the Pythons.
+        ToolchainError: no pip, no network, or no wheel of this version for one of the Pythons.
     """
     try:
         found = metadata.distribution("pillow")
@@ -70,16 +73,20 @@ def _unpacked(version: str, python: str, progress: Callable[[str], None] | None)
 
 def _fetch(version: str, python: str, home: Path) -> None:
     """Unpack the wheel beside its place, then rename it; of two at once the second finds it there."""
+    if importlib.util.find_spec("pip") is None:
+        raise ToolchainError(
+            f"{sys.executable} has no pip, which fetches Pillow {version} for Python {python}",
+            expected="pip beside repo-builder: the servers of some releases run another Python",
+            mend="python -m ensurepip, or uv pip install pip",
+        )
     try:
         home.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=home.parent, prefix=".fetching-") as work:
             pip = [sys.executable, "-m", "pip", "download", "--no-input", "--disable-pip-version-check", "--no-deps"]
             pip += ["--only-binary=:all:", "--python-version", python, "--dest", work, f"pillow=={version}"]
-            done = subprocess.run(pip, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-            if done.returncode:
-                last = (done.stderr.strip().splitlines() or ["no word"])[-1]
+            if why := _failed(pip):
                 raise ToolchainError(
-                    f"there is no Pillow {version} for Python {python}, which the servers of some releases run: {last}",
+                    f"there is no Pillow {version} for Python {python}, which the servers of some releases run: {why}",
                     expected="a reachable package index that has this wheel",
                     mend="set PIP_INDEX_URL behind a mirror; Pillow 12 is the last with wheels for Python 3.10: "
                     "pip install 'pillow<13'",
@@ -97,6 +104,17 @@ def _fetch(version: str, python: str, home: Path) -> None:
             expected="a writable folder for wheels",
             mend="set REPO_BUILDER_CACHE to a folder of your own",
         ) from error
+
+
+def _failed(command: list[str]) -> str:
+    """Runs it; the last line of what it said where it failed."""
+    try:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=_WAIT_S
+        )
+    except subprocess.TimeoutExpired:
+        return f"pip had not fetched it after {_WAIT_S:g} s"
+    return (done.stderr.strip().splitlines() or ["no word"])[-1] if done.returncode else ""
 
 
 def _needed(path: PurePosixPath) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import socket
 import subprocess
 import sys
 from importlib import metadata
@@ -67,3 +68,22 @@ def test_without_pillow_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(vendored_pillow.metadata, "distribution", absent)
     with pytest.raises(MissingDependencyError, match="Pillow, which travels with the repository, is not installed"):
         vendored_pillow.library()
+
+
+def test_a_python_without_pip_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REPO_BUILDER_CACHE", str(tmp_path))
+    monkeypatch.setattr(vendored_pillow.importlib.util, "find_spec", lambda _name: None)
+    with pytest.raises(ToolchainError, match="has no pip, which fetches Pillow") as found:
+        vendored_pillow.library()
+    assert "python -m ensurepip, or uv pip install pip" in str(found.value)
+
+
+def test_an_index_that_does_not_answer_ends_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        monkeypatch.setenv("REPO_BUILDER_CACHE", str(tmp_path))
+        monkeypatch.setenv("PIP_INDEX_URL", f"http://127.0.0.1:{silent.getsockname()[1]}/simple")
+        monkeypatch.setattr(vendored_pillow, "_WAIT_S", 0.5)
+        with pytest.raises(ToolchainError, match="pip had not fetched it after 0.5 s"):
+            vendored_pillow.library()
