@@ -107,6 +107,15 @@ class Client:
         for model in models:
             self._call("RepositoryModelLoad", self._pb.RepositoryModelLoadRequest(model_name=model), model=model)
 
+    def unload(self, models: Sequence[str]) -> None:
+        """Have the server give up these models; it still answers the requests that they have. See ``load``.
+
+        Raises:
+            InferenceError: the server does not unload on request; its own message.
+        """
+        for model in models:
+            self._call("RepositoryModelUnload", self._pb.RepositoryModelUnloadRequest(model_name=model), model=model)
+
     def _raise_not_ready(self, budget: Budget, models: Sequence[str]) -> None:
         last = self._connection.budget(readiness.REASON_TIMEOUT_S, retries=0)
         index = self._connection.call("RepositoryIndex", self._pb.RepositoryIndexRequest(), last)

@@ -37,7 +37,7 @@ def engine_model(name: str, spec: ModelSpec, engine: Artifact) -> PlannedModel:
     """The Triton model that serves ``engine``'s file.
 
     Raises:
-        SignatureError: batching was asked of a model without a batch dimension.
+        SignatureError: batching was asked of a model without a batch dimension; a scalar that only ONNX Runtime serves.
         SpecError: batching and shape ranges contradict each other, or an override does not fit.
 
     Of a TensorRT plan also what ``plan_model.check`` raises.
@@ -68,6 +68,13 @@ def engine_model(name: str, spec: ModelSpec, engine: Artifact) -> PlannedModel:
 
 
 def _tensor(tensor: TensorSpec, size: int, engine: Artifact) -> dict[str, Any]:
+    if not tensor.shape and engine.format != "onnx":
+        raise SignatureError(
+            f"'{tensor.name}' is a scalar",
+            expected=f"tensors with at least one axis: of {_ENGINES[engine.format]['backend']} models Triton serves "
+            "scalars only as rows of a batch",
+            mend="give it an axis inside the model (unsqueeze, keepdims) and export it again",
+        )
     fields = tensor_fields(tensor, size)
     return {**fields, "is_shape_tensor": True} if tensor.name in plan_model.shape_tensors(engine) else fields
 
@@ -143,19 +150,13 @@ def dynamic_batching(spec: ModelSpec) -> dict[str, Any]:
 
 
 def tensor_fields(tensor: TensorSpec, max_batch: int) -> dict[str, Any]:
-    """One ModelInput or ModelOutput; a scalar per row gets ``dims: [1]`` and a reshape, as dims cannot be empty.
+    """One ModelInput or ModelOutput; a scalar gets ``dims: [1]``, as dims cannot be empty.
 
-    Raises:
-        SignatureError: a scalar without a batch dimension, which Triton refuses ("cannot have empty reshape").
+    In a batch, where it is one value per row, a reshape tells so; without a batch the server refuses an empty reshape,
+    and ``dims: [1]`` alone stands for the scalar (onnxruntime.cc, ModelInstanceState::ValidateInputs).
     """
     dims = list(tensor.dims[1:] if max_batch else tensor.dims)
-    if not dims and not max_batch:
-        raise SignatureError(
-            f"'{tensor.name}' is a scalar",
-            expected="tensors with at least one axis: Triton serves scalars only as rows of a batch",
-            mend="give it an axis inside the model (unsqueeze, keepdims) and export it again",
-        )
     fields: dict[str, Any] = {"name": tensor.name, "data_type": dtype(tensor.dtype).config, "dims": dims or [1]}
-    if not dims:
+    if not dims and max_batch:
         fields["reshape"] = {"shape": []}
     return fields

@@ -69,15 +69,15 @@ def proof(model: ModelSpec, source: Artifact, engine: Artifact, program: TorchPr
         answers = (program.run(_as(program.inputs, arrays)) for arrays in inputs)
         cases = [Case(arrays, dict(zip(names, one, strict=True))) for arrays, one in zip(inputs, answers, strict=True)]
         reference = f"the {source.format} model, in PyTorch"
-    if max_batch_size(model, engine):
-        cases = [Case(_with_an_axis(case.inputs), _with_an_axis(case.outputs)) for case in cases]
+    rank = 1 if max_batch_size(model, engine) else 0
+    cases = [Case(_with_an_axis(case.inputs, rank), _with_an_axis(case.outputs, rank)) for case in cases]
     defaults = {o.name: DEFAULT_TOLERANCE for o in engine.outputs}
     return Proof(model.public_name, tuple(cases), engine.batch is not None, tolerances(model, defaults), {}, reference)
 
 
-def _with_an_axis(arrays: Arrays) -> Arrays:
-    """As a batch is served: what is a scalar in each row has an axis of size 1 (``engine_model.tensor_fields``)."""
-    return {name: array.reshape(-1, 1) if array.ndim == 1 else array for name, array in arrays.items()}
+def _with_an_axis(arrays: Arrays, rank: int) -> Arrays:
+    """As it is served: a scalar, of the ``rank`` of a batch's axis alone, has an axis of size 1 (``tensor_fields``)."""
+    return {name: array[..., None] if array.ndim == rank else array for name, array in arrays.items()}
 
 
 def requests(model: ModelSpec, engine: Artifact) -> list[Arrays]:
@@ -140,6 +140,8 @@ def _read(path: Path, engine: Artifact) -> Arrays:
         )
     for name, array in arrays.items():
         dtype = wanted[name].numpy
+        if array.dtype.kind in "SU" and dtype.kind == "O":
+            array = arrays[name] = array.astype(object)
         if array.dtype.kind in "iu" and dtype.kind in "iu" and (array.astype(dtype) == array).all():
             array = arrays[name] = array.astype(dtype)
         if array.dtype != dtype or array.ndim != len(wanted[name].shape):

@@ -53,14 +53,13 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ):
         (folder / name).write_bytes(content)
 
-    def save(name, kind, nodes, *, inputs=True, outputs=None, shape=("batch", 3)):
-        tensors = [("x", kind, list(shape))] if inputs else []
-        onnx.save(models.onnx_model(tensors, [("y", kind, list(outputs or shape))], nodes), str(folder / name))
+    def save(name, kind, nodes, *, inputs=True, outputs=("batch", 3)):
+        tensors = [("x", kind, ["batch", 3])] if inputs else []
+        onnx.save(models.onnx_model(tensors, [("y", kind, list(outputs))], nodes), str(folder / name))
 
     identity = [helper.make_node("Identity", ["x"], ["y"])]
     save("complex.onnx", TensorProto.COMPLEX64, identity)
     save("bf16.onnx", TensorProto.BFLOAT16, identity)
-    save("scalar.onnx", TensorProto.FLOAT, identity, shape=())
     save("unknown_op.onnx", TensorProto.FLOAT, [helper.make_node("NoSuchOp", ["x"], ["y"])])
     constant = helper.make_tensor("v", 1, [2], [1.0, 2.0])
     save("no_inputs.onnx", 1, [helper.make_node("Constant", [], ["y"], value=constant)], inputs=False, outputs=[2])
@@ -174,7 +173,6 @@ REFUSED_BUILDS: list[tuple[list[str], str, list[str]]] = [
     (["m/outside/m.onnx"], "PathEscapeError", ["names the file '../secret.data', which lies outside m/outside"]),
     (["m/complex.onnx"], "UnsupportedDtypeError", ["tensor 'x' has dtype COMPLEX64, which Triton does not have"]),
     (["m/bf16.onnx"], "UnsupportedDtypeError", ["tensor 'x' has dtype BF16"]),
-    (["m/scalar.onnx"], "SignatureError", ["'x' is a scalar", "unsqueeze"]),
     (["m/no_inputs.onnx"], "SignatureError", ["m/no_inputs.onnx has no inputs"]),
     (
         ["m/good.onnx", "--task", "tensor"],
