@@ -110,14 +110,61 @@ class Instances(_Value):
 
 
 class Samples(_Value):
-    """Inputs of the proof. Default: the built-in texts for text tasks, seeded random tensors for plain tensors."""
+    """Inputs of the proof. Default: built-in texts or images for tasks that take them, seeded random tensors."""
 
     texts: tuple[str | Mapping[str, str | tuple[str, ...]], ...] | str | None = Field(
         None,
         description="Texts (or for several inputs {NAME: text}), or a file: .txt (a text a line), .json (list).",
     )
     arrays: tuple[str, ...] = Field((), description=".npz files, one request each: an array for every input.")
+    images: tuple[str, ...] = Field((), description="Image files for tasks of images; default: 64 made ones.")
     seed: Int = Field(0, ge=0, description="Seed of random tensors.")
+
+
+def _both(value: Any) -> Any:
+    return [value, value] if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _all_three(value: Any) -> Any:
+    return [value] * 3 if isinstance(value, (int, float)) and not isinstance(value, bool) else value
+
+
+_Edge = Annotated[int, BeforeValidator(_number), Field(ge=1)]
+_Pair = Annotated[tuple[_Edge, _Edge], BeforeValidator(_both)]
+_Triple = Annotated[tuple[Float, Float, Float], BeforeValidator(_all_three)]
+
+
+class ImageOptions(_Value):
+    """What a model's input is made of: the steps from an encoded image to its pixels, in this order.
+
+    A step that is left out is not taken. Pixels are whole numbers from 0 to 255 before they are rescaled.
+    """
+
+    size: _Pair | None = Field(None, description="Resize to [height, width]; one number for a square.")
+    shortest_edge: _Edge | None = Field(None, description="Resize so that the shorter edge has this many pixels.")
+    resample: Literal["nearest", "lanczos", "bilinear", "bicubic", "box", "hamming"] = Field(
+        "bilinear", description="Pillow's filter for resizing."
+    )
+    crop: _Pair | None = Field(None, description="Keep the middle, [height, width]; zeros around what is smaller.")
+    rescale_factor: Float | None = Field(None, description="Pixels times this: 0.00392156862745098 is 1/255.")
+    rescale_offset: Float | None = Field(None, description="And plus this.")
+    channels: Literal["RGB", "BGR"] = Field("RGB", description="Their order; Caffe's nets mostly want BGR.")
+    mean: _Triple | None = Field(None, description="Subtracted, a number for each of channels, in their order.")
+    std: _Triple | None = Field(None, description="Then divided by, likewise; for a factor, one over it.")
+    pad: _Pair | None = Field(None, description="Zeros below and to the right, up to [height, width].")
+    layout: Literal["NCHW", "NHWC"] | None = Field(
+        None, description="Axes of the model's input; default: where it has its 3 channels."
+    )
+
+    @model_validator(mode="after")
+    def _one_size(self) -> ImageOptions:
+        if self.size and self.shortest_edge:
+            raise ValueError("size and shortest_edge exclude each other: leave one of them out")
+        if not (self.size or self.crop or self.pad):
+            raise ValueError("images of one size make a batch: name size, crop or pad ([height, width])")
+        if self.std and 0 in self.std:
+            raise ValueError("std has a 0, and pixels are divided by it")
+        return self
 
 
 class TensorRTOptions(_Value):
@@ -208,6 +255,15 @@ class ModelSpec(_Value):
     config: Mapping[str, Any] = Field({}, description="Any ModelConfig field of the converted model, laid over ours.")
     step_configs: Mapping[str, Mapping[str, Any]] = Field(
         {}, description="The same for the other models of an ensemble: {ensemble: {...}, tokenizer: {...}}."
+    )
+    image: ImageOptions | None = Field(
+        None, description="From an encoded image to pixels, for models whose files do not tell it."
+    )
+    labels: tuple[str, ...] | str = Field(
+        (), description="Of such a model: a label for each value, in their order, or a file: .txt (a line each), .json."
+    )
+    scores: Literal["none", "softmax", "sigmoid"] = Field(
+        "none", description="Of such a model: what makes scores of its output; none: it gives scores itself."
     )
     samples: Samples = Field(Samples(), description="Inputs of the proof.")
     tolerances: Mapping[str, ToleranceSpec] = Field({}, description="Limits by output name; '*' for all others.")
@@ -344,9 +400,12 @@ def _anchored(data: Any, folder: Path) -> Any:
             samples = dict(samples)
             if isinstance(samples.get("texts"), str):
                 samples["texts"] = str(folder / samples["texts"])
-            if isinstance(samples.get("arrays"), list):
-                samples["arrays"] = [str(folder / a) if isinstance(a, str) else a for a in samples["arrays"]]
+            for files in ("arrays", "images"):
+                if isinstance(samples.get(files), list):
+                    samples[files] = [str(folder / a) if isinstance(a, str) else a for a in samples[files]]
             model["samples"] = samples
+        if isinstance(model.get("labels"), str):
+            model["labels"] = str(folder / model["labels"])
         options = model.get("tensorrt")
         if isinstance(options, dict) and isinstance(options.get("plugins"), list):
             plugins = [str(folder / p) if isinstance(p, str) else p for p in options["plugins"]]
@@ -364,6 +423,7 @@ def _validated(data: Any, document: Document | None) -> Spec:
 _MODELS: dict[str, type[_Value]] = {
     "batching": Batching,
     "instances": Instances,
+    "image": ImageOptions,
     "samples": Samples,
     "inputs": TensorDeclaration,
     "tolerances": ToleranceSpec,

@@ -1,4 +1,4 @@
-"""Tiny vision models with random weights and their image processors, as transformers saves them."""
+"""Tiny vision models with random weights: as transformers saves them, with image processors, and as ONNX files."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+
+from tests import models
 
 LABELS = ("tabby cat", "Hund", "喵", "pick-up truck", "été", "sailing boat", "\N{ROCKET}")
 _VIT = {
@@ -117,6 +121,35 @@ def processor(architecture: str, **images: Any) -> Any:
     name = f"{known.processor}ImageProcessor"
     newer = int(transformers.__version__.split(".")[0]) >= 5
     return getattr(transformers, f"{name}Pil" if newer else name)(**{**known.images, **images})
+
+
+def classifier_onnx(path: Path, *, layout: str = "NCHW", batch: int | str = "batch", gain: float = 1.0) -> Path:
+    """A convolution, its mean and a matrix: ``data`` FP32 [batch, 3, 32, 32] or [batch, 32, 32, 3] to ``classes``
+    [batch, 7]; ``gain`` scales the weights to the pixels' range."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    random = np.random.default_rng(5)
+    kernels = (random.standard_normal((12, 3, 5, 5)) * 0.3 * gain).astype(np.float32)
+    matrix = random.standard_normal((12, len(LABELS))).astype(np.float32)
+    transposed = [helper.make_node("Transpose", ["data"], ["first"], perm=[0, 3, 1, 2])] if layout == "NHWC" else []
+    nodes = [
+        *transposed,
+        helper.make_node("Conv", ["first" if transposed else "data", "kernels"], ["maps"], strides=[3, 3]),
+        helper.make_node("Relu", ["maps"], ["positive"]),
+        helper.make_node("GlobalAveragePool", ["positive"], ["means"]),
+        helper.make_node("Flatten", ["means"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "matrix"], ["classes"]),
+    ]
+    sizes = [3, 32, 32] if layout == "NCHW" else [32, 32, 3]
+    model = models.onnx_model(
+        [("data", TensorProto.FLOAT, [batch, *sizes])],
+        [("classes", TensorProto.FLOAT, [batch, len(LABELS)])],
+        nodes,
+        [numpy_helper.from_array(kernels, "kernels"), numpy_helper.from_array(matrix, "matrix")],
+    )
+    onnx.save(model, str(path))
+    return path
 
 
 def _randomize(model: Any) -> None:

@@ -12,6 +12,8 @@ from repo_builder.errors import ConversionError, RepoBuilderError, SpecError
 from repo_builder.spec import ModelSpec
 from repo_builder.tasks import plan_model
 
+_OF_IMAGES = ("image-classification", "object-detection")
+
 
 def check(model: ModelSpec, source: Artifact, task: str) -> None:
     """Refuse an engine that nothing converts this source to, and options without any effect on source and task.
@@ -30,15 +32,24 @@ def check(model: ModelSpec, source: Artifact, task: str) -> None:
             mend="leave engine out",
         )
     taken = f"the {source.format} file is served as it is, nothing is exported"
+    pictures = task in _OF_IMAGES
+    told = "the folder tells it" if source.format == "huggingface" else f"the task {task} takes no images"
+    silent = pictures and source.format != "huggingface"
+    takes = f"the task {task} takes {'images' if pictures else 'texts'}"
     one = f"the task {task} makes one model, whose config is `config:`"
+    no_texts = f"the task {task} takes no texts"
     for option, asked, why in (
         ("exporter", model.exporter and source.format == first, taken),
         ("exporter", model.exporter and not exported, f"a {source.format} model has one converter"),
         ("outputs", model.outputs and not (exported or chosen), "its file names the outputs"),
         ("outputs", model.outputs and task != "tensors", f"the task {task} names the outputs"),
         ("step_configs", model.step_configs and task == "tensors", one),
-        ("samples.texts", model.samples.texts is not None and task == "tensors", f"the task {task} takes no texts"),
-        ("samples.arrays", model.samples.arrays and task != "tensors", f"the task {task} takes texts"),
+        ("image", model.image and not silent, told),
+        ("labels", model.labels and not silent, told),
+        ("scores", model.scores != "none" and not silent, told),
+        ("samples.texts", model.samples.texts is not None and (task == "tensors" or pictures), no_texts),
+        ("samples.arrays", model.samples.arrays and task != "tensors", takes),
+        ("samples.images", model.samples.images and not pictures, f"the task {task} takes no images"),
     ):
         if asked:
             raise SpecError(

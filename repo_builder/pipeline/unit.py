@@ -71,6 +71,7 @@ def key(
     package = Path(__file__).parent.parent
     texts = None if isinstance(model.samples.texts, str) else model.samples.texts
     apart: dict[str, Any] = {"source": True, "samples": True, "name": True, "task": True, "tensorrt": {"plugins"}}
+    apart |= {"labels": isinstance(model.labels, str)}
     parts = {
         "spec": json.loads(model.model_dump_json(exclude=apart)),
         "name": model.public_name,
@@ -259,7 +260,9 @@ def _check_axes(model: ModelSpec, engine: Engines, only: frozenset[str] | None =
 
 def _sample_files(model: ModelSpec) -> list[str]:
     texts = [model.samples.texts] if isinstance(model.samples.texts, str) else []
-    return [p for p in (*texts, *model.samples.arrays) if Path(p).is_file()]
+    labels = [model.labels] if isinstance(model.labels, str) else []
+    samples = model.samples
+    return [p for p in (*texts, *samples.arrays, *samples.images, *labels) if Path(p).is_file()]
 
 
 def _version(package: str) -> str | None:

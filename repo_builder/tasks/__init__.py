@@ -19,7 +19,8 @@ class Task(Protocol):
     """A module of this package.
 
     Where the reference needs more than the builder's own environment, ``prepare(progress)`` makes it, before anything
-    is converted; ``progress`` is called with one line per step.
+    is converted; ``progress`` is called with one line per step. ``check(model, source)`` refuses what the spec asks for
+    and the task cannot do, as far as that is known before the source is opened.
     """
 
     NAME: str
@@ -75,9 +76,12 @@ def choose(model: ModelSpec, source: Artifact) -> tuple[Task, str]:
 
     Raises:
         UnknownTaskError: unknown, or the task does not take this format.
-        SpecError: ``step_configs`` names what the task's models do not have (:mod:`repo_builder.tasks.steps`).
+        SpecError: ``step_configs`` names what the task's models do not have (:mod:`repo_builder.tasks.steps`), or
+            what the task's ``check`` raises.
     """
     name, why = (model.task, "asked for") if model.task else guess(source)
+    if not model.task and model.image and source.format != "huggingface":
+        name, why = "image-classification", "the spec has `image:`"
     task = get(name)
     if source.format not in task.SOURCES:
         raise UnknownTaskError(
@@ -86,6 +90,8 @@ def choose(model: ModelSpec, source: Artifact) -> tuple[Task, str]:
             mend="choose the task 'tensors', or give the Hugging Face folder",
         )
     steps.check(model, task.NAME)
+    if hasattr(task, "check"):
+        task.check(model, source)
     return task, why
 
 

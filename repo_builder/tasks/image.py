@@ -11,7 +11,7 @@ from repo_builder.model_config import apply_overrides, build
 from repo_builder.planned import Content, PlannedModel
 from repo_builder.spec import ModelSpec
 from repo_builder.tasks import string_lookup, vendored_pillow
-from repo_builder.tasks.engine_model import engine_model
+from repo_builder.tasks.engine_model import engine_model, tensor_fields
 from repo_builder.tasks.ensemble import Step, ensemble
 from repo_builder.tasks.image_settings import ImageSettings
 from repo_builder.tasks.text import overridden
@@ -19,7 +19,6 @@ from repo_builder.tensors import TensorSpec
 
 MODEL = Path(__file__).parent.parent / "templates" / "image" / "model.py"
 IMAGE = "IMAGE"
-PUBLIC = {"name": IMAGE, "data_type": "TYPE_STRING", "dims": [1]}
 LABEL_FILE = "labels.txt"
 CPUS_PER_PREPROCESSOR = 8
 """A process decodes on as many threads; Pillow lets go of the interpreter's lock while it decodes and resizes."""
@@ -28,19 +27,14 @@ CPUS_PER_PREPROCESSOR = 8
 def preprocess(
     name: str, pixels: TensorSpec, settings: ImageSettings, *, max_batch_size: int, instances: int = 1
 ) -> PlannedModel:
-    """The Triton model that makes ``pixels`` (FP32 [batch, 3, height, width]) of IMAGE, Pillow in its version folder.
+    """The Triton model that makes ``pixels`` of IMAGE, Pillow in its version folder.
+
+    Args:
+        pixels: FP32 [rows, 3, height, width], or [rows, height, width, 3] where the settings say so.
 
     Raises:
-        SpecError: ``max_batch_size`` is 0.
         MissingDependencyError, TargetError, ToolchainError: see :func:`vendored_pillow.library`.
     """
-    if max_batch_size < 1:
-        raise SpecError(
-            f"max_batch_size is {max_batch_size}",
-            expected="1 or more: images are served in batches",
-            mend="leave it out",
-            model=name,
-        )
     library = vendored_pillow.library()
     files: dict[str, Content] = {"model.py": MODEL}
     files |= {f"vendor/{path}": file for path, file in library.files.items()}
@@ -49,10 +43,10 @@ def preprocess(
             "name": name,
             "backend": "python",
             "max_batch_size": max_batch_size,
-            "input": [PUBLIC],
-            "output": [{"name": pixels.name, "data_type": "TYPE_FP32", "dims": list(pixels.shape[1:])}],
+            "input": [_public(pixels, max_batch_size)],
+            "output": [tensor_fields(pixels, max_batch_size)],
             "instance_group": [{"kind": "KIND_CPU", "count": instances}],
-            "dynamic_batching": {},
+            **({"dynamic_batching": {}} if max_batch_size else {}),
             "parameters": {
                 **settings.parameters(),
                 "pillow_version": library.version,
@@ -70,41 +64,74 @@ def image_ensemble(
     outputs: Mapping[str, str],
     *,
     labels: Mapping[str, Sequence[str]] | None = None,
+    inner: Mapping[str, str] | None = None,
+    behind: Mapping[str, Step] | None = None,
 ) -> tuple[PlannedModel, ...]:
-    """The ensemble, its preprocessing, its engine, and the model that makes text of a plan's indices if there is one.
+    """The ensemble, its preprocessing, its engine, and the models behind that: one that makes text of a plan's indices
+    if there is one, and ``behind``.
 
     Args:
         outputs: public name -> name of the engine's output.
         labels: public name of an output with a number for each label -> the labels: Triton's classification extension
             then answers with them.
+        inner: the engine's own tensor -> its name in the ensemble, where others could bear it.
+        behind: models that read the engine's answers, by their names in ``step_configs``; they give the public outputs.
     """
     name = model.public_name
     encoder = engine_model(f"{name}_encoder", model, engine)
     size = encoder.config.max_batch_size
+    entry = engine.inputs[0]
     pixels = preprocess(
         f"{name}_preprocess",
-        engine.inputs[0],
+        TensorSpec(entry.name, "FP32", (entry.shape[0], *settings.axes())),
         settings,
         max_batch_size=size,
         instances=max(1, (model.cpus or 1) // CPUS_PER_PREPROCESSOR),
     )
-    named = {inner: public for public, inner in outputs.items()}
+    after = dict(behind or {})
+    own = inner or {}
+    named = {one: public for public, one in outputs.items()}
     strings = string_lookup.planned(f"{name}_strings", engine, size)
-    steps = [Step(pixels), Step(encoder, {**named, **string_lookup.indices(engine)})]
-    steps += [Step(strings, named)] if strings else []
-    planned = {"ensemble": ensemble(name, [PUBLIC], steps, list(outputs), size), "preprocess": pixels}
-    planned["encoder"] = encoder
+    told = own if after else named
+    steps = [Step(pixels, own), Step(encoder, {**told, **own, **string_lookup.indices(engine)})]
+    steps += [Step(strings, told)] if strings else []
+    public = _public(entry, size)
+    whole = ensemble(name, [public], [*steps, *after.values()], list(outputs), size)
+    planned = {"ensemble": whole, "preprocess": pixels, "encoder": encoder}
     if strings:
         planned["strings"] = strings
-    for public, names in (labels or {}).items():
-        planned["ensemble"] = labelled(planned["ensemble"], public, names)
-        planned["encoder"] = labelled(planned["encoder"], outputs[public], names)
+    planned |= {step: one.model for step, one in after.items()}
+    for shown, names in (labels or {}).items():
+        planned["ensemble"] = labelled(planned["ensemble"], shown, names)
+        writer = next(reversed(after)) if after else "encoder"
+        planned[writer] = labelled(planned[writer], outputs[shown], names)
     if not model.batching.dynamic:
-        for step in planned.keys() & {"preprocess", "strings"}:
+        for step in planned.keys() - {"ensemble", "encoder"}:
             planned[step] = overridden(planned[step], {"dynamic_batching": None})
     for step, fields in model.step_configs.items():
         planned[step] = overridden(planned[step], fields)
     return tuple(planned.values())
+
+
+def check_parameters(model: ModelSpec, settings: ImageSettings) -> None:
+    """Refuse parameters of ``step_configs`` that the preprocessing would never look at.
+
+    Raises:
+        SpecError: sizes beside ``shortest_edge``, which goes before them.
+    """
+    given = model.step_configs.get("preprocess", {}).get("parameters") or {}
+    merged = {key: value for key, value in {**settings.parameters(), **given}.items() if value is not None}
+    if "shortest_edge" in merged and (useless := sorted({"height", "width"} & merged.keys())):
+        raise SpecError(
+            f"step_configs.preprocess.parameters: {' and '.join(useless)} has no effect beside shortest_edge",
+            expected="height and width, or shortest_edge",
+            mend="clear the other with null",
+        )
+
+
+def _public(rows: TensorSpec, max_batch_size: int) -> dict[str, object]:
+    """The input for clients, one encoded image a row; ``rows``: a tensor with as many rows."""
+    return tensor_fields(TensorSpec(IMAGE, "BYTES", (rows.shape[0], 1)), max_batch_size)
 
 
 def labelled(planned: PlannedModel, output: str, names: Sequence[str]) -> PlannedModel:

@@ -1,4 +1,8 @@
-"""Task ``image-classification``: encoded images in, labels and scores out, best first; the graph scores and sorts."""
+"""Task ``image-classification``: encoded images in, labels and scores out, best first.
+
+A Hugging Face folder tells its preprocessing, and its graph scores and sorts; of other sources the spec tells it
+(:mod:`repo_builder.tasks.described_images`), and a step behind the engine scores and sorts.
+"""
 
 from __future__ import annotations
 
@@ -7,25 +11,46 @@ import io
 import numpy as np
 
 from repo_builder.artifact import Artifact
-from repo_builder.errors import SpecError, UnknownTaskError
 from repo_builder.formats import huggingface_model, huggingface_vision
 from repo_builder.formats.torch_program import TorchProgram
 from repo_builder.planned import PlannedModel
 from repo_builder.proof import Case, Proof
 from repo_builder.spec import ModelSpec
-from repo_builder.tasks import classification, image, image_settings, label_names, sample_images
+from repo_builder.tasks import (
+    classification,
+    described_images,
+    image,
+    image_settings,
+    label_names,
+    plain_tensors,
+    sample_images,
+)
 from repo_builder.tasks.tolerances import tolerances
 
 NAME = "image-classification"
-SOURCES = frozenset({"huggingface"})
+SOURCES = frozenset({"huggingface"}) | plain_tensors.SOURCES
+
+
+def check(model: ModelSpec, source: Artifact) -> None:
+    """Refuse at the start what the spec asks for and this source cannot give; see :func:`described_images.check`."""
+    sample_images.check(model)
+    if not _tells(source):
+        described_images.check(model, source)
 
 
 def head(source: Artifact, model: ModelSpec) -> TorchProgram:
-    """Scores as ``transformers.pipeline`` computes them, by the rules of text-classification; sorted, best first."""
-    return classification.head(huggingface_vision.load(source, "AutoModelForImageClassification", (3, *_shape(source))))
+    """Of a folder scores as ``transformers.pipeline`` computes them, by the rules of text-classification, sorted."""
+    if not _tells(source):
+        return plain_tensors.head(source, model)
+    settings = image_settings.read(huggingface_vision.processor(source))
+    image.check_parameters(model, settings)
+    shape = (3, *image_settings.one_size(settings))
+    return classification.head(huggingface_vision.load(source, "AutoModelForImageClassification", shape))
 
 
 def models(model: ModelSpec, source: Artifact, engine: Artifact) -> tuple[PlannedModel, ...]:
+    if not _tells(source):
+        return described_images.models(model, source, engine)
     settings = image_settings.read(huggingface_vision.processor(source))
     return image.image_ensemble(
         model, engine, settings, classification.OUTPUTS, labels={classification.LOGITS: label_names.read(source)}
@@ -33,27 +58,19 @@ def models(model: ModelSpec, source: Artifact, engine: Artifact) -> tuple[Planne
 
 
 def proof(model: ModelSpec, source: Artifact, engine: Artifact, program: TorchProgram | None) -> Proof:
-    """Each image alone through ``transformers.pipeline`` with all labels and the folder's Pillow image processor.
-
-    Raises:
-        SpecError: the spec names samples, which this task does not read.
-    """
+    """Each image alone through ``transformers.pipeline`` with all labels and the folder's Pillow image processor, or
+    through the source itself (:func:`described_images.proof`)."""
+    if not _tells(source):
+        return described_images.proof(model, source, engine, program)
     import PIL
     import torch
     import transformers
     from PIL import Image
 
-    if model.samples.texts is not None or model.samples.arrays:
-        raise SpecError(
-            "samples: names texts or arrays, which image-classification does not read",
-            expected="no samples: the proof makes its images",
-            mend="leave it out",
-            stage="proof",
-        )
     classify = huggingface_model.pipeline(NAME, source)
     classify.image_processor = huggingface_vision.processor(source)
     cases = []
-    for raw in sample_images.built_in():
+    for raw in sample_images.chosen(model):
         ran = classify.forward(classify.preprocess(Image.open(io.BytesIO(raw))))
         found = classify.postprocess(ran, top_k=classify.model.config.num_labels)
         request = {image.IMAGE: np.array([[raw]], dtype=object)}
@@ -64,12 +81,6 @@ def proof(model: ModelSpec, source: Artifact, engine: Artifact, program: TorchPr
     return Proof(model.public_name, tuple(cases), True, allowed, {}, reference, classification.RANKED)
 
 
-def _shape(source: Artifact) -> tuple[int, int]:
-    settings = image_settings.read(huggingface_vision.processor(source))
-    if settings.shape is None:
-        raise UnknownTaskError(
-            "preprocessor_config.json gives every image a size of its own",
-            expected="size with height and width, or a crop_size: images of one size make a batch",
-            mend="set do_center_crop and crop_size in preprocessor_config.json",
-        )
-    return settings.shape
+def _tells(source: Artifact) -> bool:
+    """Whether the source itself tells its preprocessing."""
+    return source.format == "huggingface"

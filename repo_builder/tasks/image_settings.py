@@ -1,5 +1,5 @@
-"""What becomes of an image before the engine sees it: read from a transformers image processor, written as parameters
-of ``templates/image/model.py``."""
+"""What becomes of an image before the engine sees it: read from a transformers image processor or from the spec, and
+written as parameters of ``templates/image/model.py``."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from repo_builder.errors import SourceCorruptError, UnknownTaskError
+from repo_builder.spec import ImageOptions
 
 Pair = tuple[int, int]
 Triple = tuple[float, float, float]
@@ -26,6 +27,7 @@ class ImageSettings:
         reverse_channels: RGB becomes BGR.
         mean, std: subtracted, then divided by, channel by channel.
         pad: height and width to fill up to with zeros, below and to the right.
+        channels_last: the axes are height, width, channels.
     """
 
     size: Pair | None = None
@@ -39,11 +41,17 @@ class ImageSettings:
     mean: Triple | None = None
     std: Triple | None = None
     pad: Pair | None = None
+    channels_last: bool = False
 
     @property
     def shape(self) -> Pair | None:
         """Height and width of every image; None where they follow from the image."""
         return self.pad or self.crop or self.size
+
+    def axes(self) -> tuple[int, ...]:
+        """The axes of an image as the engine takes them, without the batch's."""
+        height, width = self.shape or (-1, -1)
+        return (height, width, 3) if self.channels_last else (3, height, width)
 
     def parameters(self) -> dict[str, str]:
         """The config parameters that ``templates/image/model.py`` reads; numbers as Python writes them, to the bit."""
@@ -54,6 +62,7 @@ class ImageSettings:
             "rescale_factor": self.rescale_factor,
             "rescale_offset": self.rescale_offset,
             "channel_order": "bgr" if self.reverse_channels else None,
+            "layout": "nhwc" if self.channels_last else None,
             "image_mean": ",".join(map(repr, self.mean)) if self.mean else None,
             "image_std": ",".join(map(repr, self.std)) if self.std else None,
         }
@@ -61,6 +70,27 @@ class ImageSettings:
             if pair:
                 values |= {f"{prefix}height": pair[0], f"{prefix}width": pair[1]}
         return {key: str(value) for key, value in values.items() if value is not None}
+
+
+FILTERS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
+"""Pillow's ``Resampling``, by number."""
+
+
+def asked(options: ImageOptions, layout: str) -> ImageSettings:
+    """The settings that a spec's ``image:`` asks for; ``layout`` is ``NCHW`` or ``NHWC``."""
+    return ImageSettings(
+        size=options.size,
+        shortest_edge=options.shortest_edge,
+        resample=FILTERS.index(options.resample),
+        crop=options.crop,
+        rescale_factor=options.rescale_factor,
+        rescale_offset=options.rescale_offset,
+        reverse_channels=options.channels == "BGR",
+        mean=options.mean or ((0.0, 0.0, 0.0) if options.std else None),
+        std=options.std or ((1.0, 1.0, 1.0) if options.mean else None),
+        pad=options.pad,
+        channels_last=layout == "NHWC",
+    )
 
 
 _PLAIN = (
@@ -99,6 +129,21 @@ def read(processor: Any) -> ImageSettings:
         std=std,
         pad=own.pair("pad_size") if own.get("do_pad") and kind in _PADDING else None,
     )
+
+
+def one_size(settings: ImageSettings) -> Pair:
+    """Height and width of every image.
+
+    Raises:
+        UnknownTaskError: they follow from the image.
+    """
+    if settings.shape is None:
+        raise UnknownTaskError(
+            "preprocessor_config.json gives every image a size of its own",
+            expected="size with height and width, or a crop_size: images of one size make a batch",
+            mend="set do_center_crop and crop_size in preprocessor_config.json",
+        )
+    return settings.shape
 
 
 _PADDING = ("ViT", "DeiT", "Bit", "CLIP", "Siglip", "Pvt", "MobileNetV1", "Levit")

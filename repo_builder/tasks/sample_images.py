@@ -1,13 +1,18 @@
-"""Sample images of vision tasks: 64 made ones of many sizes, kinds and encodings, the same bytes every time."""
+"""Sample images of vision tasks: the spec's own, or 64 made ones of many sizes, kinds and encodings, the same bytes
+every time."""
 
 from __future__ import annotations
 
 import io
 import itertools
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from repo_builder.errors import MissingDependencyError, SourceMissingError, SpecError, first_line
+from repo_builder.spec import ModelSpec
 
 _SIZES = ((1, 1), (3, 200), (200, 3), (33, 47), (64, 64), (97, 31), (224, 224), (320, 200), (150, 401))
 _KINDS: tuple[tuple[str, str, dict[str, Any]], ...] = (
@@ -30,6 +35,39 @@ _KINDS: tuple[tuple[str, str, dict[str, Any]], ...] = (
 )
 _COUNT = 64
 _ORIENTATION = 0x0112
+
+
+def chosen(model: ModelSpec) -> list[bytes]:
+    """The files that the spec names, else :func:`built_in`."""
+    return [Path(path).read_bytes() for path in model.samples.images] or built_in()
+
+
+def check(model: ModelSpec) -> None:
+    """Refuse sample images that cannot be decoded, before anything is converted.
+
+    Raises:
+        MissingDependencyError: Pillow is not installed.
+        SourceMissingError, SpecError: a file is not there, or is no image.
+    """
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise MissingDependencyError(
+            "tasks of images need Pillow, which travels with the repository", mend="pip install pillow"
+        ) from error
+    for path in model.samples.images:
+        if not Path(path).is_file():
+            raise SourceMissingError(f"the sample image {path} does not exist", stage="proof")
+        try:
+            with Image.open(path) as image:
+                image.load()
+        except Exception as error:
+            raise SpecError(
+                f"samples.images: {path} cannot be decoded ({first_line(error)})",
+                expected="image files that Pillow opens",
+                mend="leave it out",
+                stage="proof",
+            ) from error
 
 
 def built_in() -> list[bytes]:

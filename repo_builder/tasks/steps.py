@@ -27,7 +27,7 @@ PARAMETERS: dict[str, tuple[str, ...]] = {
     "image": (
         *("height", "width", "shortest_edge", "longest_edge", "resample", "crop_height", "crop_width"),
         *("pad_height", "pad_width", "rescale_factor", "rescale_offset", "channel_order", "image_mean", "image_std"),
-        *("max_pixels", "formats"),
+        *("layout", "max_pixels", "formats"),
     ),
 }
 """What each Python model of ``templates/`` reads, or its task reads for it (``top_k`` of ``masks``)."""

@@ -1,6 +1,7 @@
 """Encoded images in, pixels out: a Triton Python-backend model around the Pillow library.
 
-The input (BYTES [batch, 1]) holds one encoded image a row, the output (FP32 [batch, 3, height, width]) its pixels. An
+The input (BYTES [batch, 1]) holds one encoded image a row, the output (FP32 [batch, 3, height, width], or
+[batch, height, width, 3] where ``layout`` is ``nhwc``) its pixels. An
 image is turned as its EXIF orientation says, made RGB, and then goes through these steps, as `transformers` takes them
 with Pillow. Every setting is a string in the config's ``parameters``; a step whose settings are absent is left out:
 
@@ -12,6 +13,7 @@ with Pillow. Every setting is a string in the config's ``parameters``; a step wh
 - ``rescale_factor``: all pixels times this; ``rescale_offset``: and plus this.
 - ``channel_order``: ``rgb`` or ``bgr``.
 - ``image_mean``, ``image_std``: a number for each channel in the order of ``channel_order``: minus mean, over std.
+- ``layout``: ``nchw`` or ``nhwc``: the channels come first or last.
 
 Limits: ``max_pixels``: of an image, and of what resizing makes of it; ``formats``: names of Pillow's decoders.
 
@@ -61,20 +63,21 @@ class TritonPythonModel:
         self.formats = parameters.get("formats", FORMATS).split(",")
         if unknown := sorted(set(self.formats) - set(Image.OPEN)):
             raise ValueError(f"parameter 'formats' names {', '.join(unknown)}, which this Pillow does not decode")
-        self.shape = [int(size) for size in config["output"][0]["dims"]]
+        self.channels_last = _one_of(parameters, "layout", ("nchw", "nhwc")) == "nhwc"
+        sizes = [int(size) for size in config["output"][0]["dims"]]
+        self.shape = sizes[-3:-1] if self.channels_last else sizes[-2:]
         numbers = {key: _number(parameters, key, kind) for key, kind in FIELDS.items()}
         self.size = _pair(numbers, "height", "width")
         self.shortest, self.longest = numbers["shortest_edge"], numbers["longest_edge"]
+        if self.size and self.shortest is not None:
+            raise ValueError("parameters 'height', 'width' and 'shortest_edge' exclude each other")
         self.resample = _number({"resample": "2", **parameters}, "resample", int)
         if self.resample not in (filters := sorted(map(int, Image.Resampling))):
             raise ValueError(f"parameter 'resample' is '{self.resample}', expected one of: {_shown(filters, ', ')}")
         self.crop = _pair(numbers, "crop_height", "crop_width")
         self.pad = _pair(numbers, "pad_height", "pad_width")
         self.factor, self.offset = numbers["rescale_factor"], numbers["rescale_offset"]
-        order = parameters.get("channel_order", "rgb")
-        if order not in ("rgb", "bgr"):
-            raise ValueError(f"parameter 'channel_order' is '{order}', expected one of: rgb, bgr")
-        self.reverse = order == "bgr"
+        self.reverse = _one_of(parameters, "channel_order", ("rgb", "bgr")) == "bgr"
         self.mean = _channels("image_mean", parameters.get("image_mean"), 0)
         self.std = _channels("image_std", parameters.get("image_std"), 1)
         self.normalized = "image_mean" in parameters or "image_std" in parameters
@@ -134,6 +137,8 @@ class TritonPythonModel:
             pixels = (pixels - self.mean) / self.std
         if self.pad:
             pixels = np.pad(pixels, ((0, 0), (0, below), (0, right)))
+        if self.channels_last:
+            pixels = np.moveaxis(pixels, 0, -1)
         return np.ascontiguousarray(pixels, dtype=np.float32)
 
     def _missing(self, size):
@@ -142,8 +147,8 @@ class TritonPythonModel:
         if rows < 0 or columns < 0:
             raise Refused(f"has {_shown(size[::-1])} pixels, more than {_shown(self.pad[::-1])}")
         made = self.pad or size
-        if any(wanted not in (-1, found) for wanted, found in zip(self.shape[1:], made, strict=True)):
-            raise Refused(f"has {_shown(made[::-1])} pixels, expected {_shown(self.shape[:0:-1])}")
+        if any(wanted not in (-1, found) for wanted, found in zip(self.shape, made, strict=True)):
+            raise Refused(f"has {_shown(made[::-1])} pixels, expected {_shown(self.shape[::-1])}")
         return rows, columns
 
     def _size(self, height, width):
@@ -210,6 +215,14 @@ def _number(parameters, key, kind):
         return kind(parameters[key]) if key in parameters else None
     except ValueError:
         raise ValueError(f"parameter '{key}' is '{parameters[key]}', expected a number") from None
+
+
+def _one_of(parameters, key, choices):
+    """The parameter's value; the first choice where it is absent."""
+    value = parameters.get(key, choices[0])
+    if value not in choices:
+        raise ValueError(f"parameter '{key}' is '{value}', expected one of: {', '.join(choices)}")
+    return value
 
 
 def _pair(numbers, first, second):

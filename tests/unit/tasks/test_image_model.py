@@ -172,6 +172,8 @@ def test_what_does_not_fit_is_refused_before_floats_are_made_of_it(tmp_path: Pat
         ({"image_std": "1,b,3"}, "parameter 'image_std' is '1,b,3', expected three numbers"),
         ({"max_pixels": "1e6"}, "parameter 'max_pixels' is '1e6', expected a number"),
         ({"resample": "9"}, "parameter 'resample' is '9', expected one of: 0, 1, 2, 3, 4, 5"),
+        ({"shortest_edge": "9"}, "parameters 'height', 'width' and 'shortest_edge' exclude each other"),
+        ({"layout": "chw"}, "parameter 'layout' is 'chw', expected one of: nchw, nhwc"),
         ({"formats": "JPEG,PIX"}, "parameter 'formats' names PIX, which this Pillow does not decode"),
     ],
 )
