@@ -73,5 +73,9 @@ def run(model: dict[str, Any], arrays: list[Any]) -> list[Any]:
     return [arrays[0] @ np.array(model["weights"], dtype=np.float32)]
 
 
+def examples(model: dict[str, Any]) -> list[list[Any]]:
+    return [[np.array(rows, dtype=np.float32)] for rows in model.get("examples", ())]
+
+
 if __name__ == "__main__":
-    loop.main(open_model, describe, convert, run)
+    loop.main(open_model, describe, convert, run, examples)

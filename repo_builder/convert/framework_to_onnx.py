@@ -13,7 +13,7 @@ import numpy as np
 from repo_builder import formats
 from repo_builder.artifact import Artifact
 from repo_builder.convert import onnx_care
-from repo_builder.convert.cases import cases
+from repo_builder.convert.cases import CheckedCase, Source, cases
 from repo_builder.convert.runner import check
 from repo_builder.errors import RepoBuilderError, SignatureError
 from repo_builder.formats import framework_process
@@ -53,7 +53,7 @@ def convert(source: Artifact, out: Path, *, opset: int, ir_version: int, progres
         cared = onnx_care.care(raw, path, source.inputs, source.outputs, opset=opset, ir_version=ir_version)
         notes += cared.notes
         tell("comparing answers")
-        checked = cases(source.inputs, _examples(source, session), ask)
+        checked = _own_cases(source, session, ask) or cases(source.inputs, _examples(source, session), ask)
         if session.died:
             raise session.died
         accepted = check(path, source.inputs, source.outputs, checked, opset=cared.opset, ir_version=ir_version)
@@ -70,6 +70,17 @@ def convert(source: Artifact, out: Path, *, opset: int, ir_version: int, progres
         "max_abs_error": accepted.max_abs_error,
     }
     return replace(made, path=out, batch=source.batch, provenance=provenance)
+
+
+def _own_cases(source: Artifact, session: Session, ask: Source) -> list[CheckedCase]:
+    """The cases that the worker made from the model itself; none where it makes none."""
+    found = []
+    for inputs in session.examples():
+        dims = (
+            (d, size) for spec in source.inputs for d, size in zip(spec.shape, inputs[spec.name].shape, strict=True)
+        )
+        found.append(CheckedCase({d: size for d, size in dims if isinstance(d, str)}, inputs, tuple(ask(inputs))))
+    return found
 
 
 def _examples(source: Artifact, session: Session) -> Mapping[str, np.ndarray[Any, Any]]:

@@ -13,7 +13,7 @@ NAME = "catboost"
 TAKES = "a CatBoost model (.cbm)"
 FRAMEWORK = tree_ensembles.FRAMEWORK
 RUNTIME = "CatBoost 1.2 on the CPU, in a process of its own"
-opened, run = tree_ensembles.opened, tree_ensembles.run
+opened, run, examples = tree_ensembles.opened, tree_ensembles.run, tree_ensembles.examples
 _WROTE = "model.save_model('model.cbm')"
 
 

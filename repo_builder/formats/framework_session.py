@@ -143,6 +143,17 @@ class Session:
             )
         return {spec.name: array for spec, array in zip(self.signature.outputs, found, strict=True)}
 
+    def examples(self) -> list[Arrays]:
+        """Inputs that try this model, made by the worker from the model itself; none where it knows of none."""
+        with tempfile.TemporaryDirectory(dir=self._folder) as folder:
+            made = Path(folder) / "examples.npz"
+            count = int(self._ask("examples", outputs=str(made))["cases"])
+            with np.load(made, allow_pickle=False) as archive:
+                arrays = [_as_bytes(archive[str(place)]) for place in range(len(archive.files))]
+        names = [spec.name for spec in self.signature.inputs]
+        rows = [arrays[case * len(names) : (case + 1) * len(names)] for case in range(count)]
+        return [dict(zip(names, row, strict=True)) for row in rows]
+
     def close(self) -> None:
         """End the process; its log is kept only where something went wrong."""
         if self._closed:
@@ -219,7 +230,7 @@ class Session:
         if do == "run":
             return SignatureError(f"{self.framework.name} failed on {self.source.name}: {said}")
         self._log_told = True
-        verb = {"open": "does not open", "convert": "does not convert"}[do]
+        verb = {"open": "does not open", "convert": "does not convert", "examples": "makes no examples of"}[do]
         return ConversionError(
             f"{self.framework.name} {verb} {self.source.name}: {said}",
             expected="a model that this version opens" if do == "open" else "a model that its converter knows",

@@ -14,17 +14,14 @@ NAME = "lightgbm"
 TAKES = "a LightGBM model (.txt)"
 FRAMEWORK = tree_ensembles.FRAMEWORK
 RUNTIME = "LightGBM 4.7 on the CPU, in a process of its own"
-opened, run = tree_ensembles.opened, tree_ensembles.run
+opened, run, examples = tree_ensembles.opened, tree_ensembles.run, tree_ensembles.examples
 _WROTE = "booster.save_model('model.txt')"
 _FIRST = re.compile(rb"tree\r?\nversion=v\d")
 
 
 def matches(path: Path) -> bool:
     """By suffix and by its first lines."""
-    if path.suffix.lower() != ".txt" or not path.is_file():
-        return False
-    with open(path, "rb") as file:
-        return bool(_FIRST.match(file.read(32)))
+    return path.suffix.lower() == ".txt" and bool(_FIRST.match(source_file.head(path, 32)))
 
 
 def describe(path: Path, inputs: Sequence[TensorSpec] = ()) -> Artifact:

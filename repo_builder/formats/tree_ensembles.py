@@ -42,6 +42,11 @@ def run(artifact: Artifact, inputs: Mapping[str, np.ndarray[Any, Any]]) -> dict[
     return framework_process.of(FRAMEWORK, artifact).run(inputs)
 
 
+def examples(artifact: Artifact) -> list[dict[str, np.ndarray[Any, Any]]]:
+    """Inputs at, below and above the model's own thresholds, as the worker makes them."""
+    return framework_process.of(FRAMEWORK, artifact).examples()
+
+
 def artifact(path: Path, name: str, inputs: Sequence[TensorSpec]) -> Artifact:
     """A file of ``name``, without a signature: ``opened`` tells it."""
     return Artifact(path, name, tuple(inputs), files=(path.name,), facts={"kind": name})

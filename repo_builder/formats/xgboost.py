@@ -13,7 +13,7 @@ NAME = "xgboost"
 TAKES = "an XGBoost model (.json, .ubj)"
 FRAMEWORK = tree_ensembles.FRAMEWORK
 RUNTIME = "XGBoost 3.2 on the CPU, in a process of its own"
-opened, run = tree_ensembles.opened, tree_ensembles.run
+opened, run, examples = tree_ensembles.opened, tree_ensembles.run, tree_ensembles.examples
 _WROTE = "booster.save_model('model.json')"
 _HEAD = 64
 
@@ -22,7 +22,7 @@ def matches(path: Path) -> bool:
     """By suffix; a .json also by its first key."""
     if path.is_dir() or path.suffix.lower() not in (".json", ".ubj"):
         return False
-    return path.suffix.lower() == ".ubj" or (path.is_file() and b'"learner"' in _head(path).replace(b" ", b""))
+    return path.suffix.lower() == ".ubj" or b'"learner"' in source_file.head(path, _HEAD).replace(b" ", b"")
 
 
 def describe(path: Path, inputs: Sequence[TensorSpec] = ()) -> Artifact:
@@ -46,8 +46,3 @@ def describe(path: Path, inputs: Sequence[TensorSpec] = ()) -> Artifact:
     if not whole:
         raise tree_ensembles.corrupt(path, "is truncated: it does not end where its object ends", _WROTE)
     return tree_ensembles.artifact(path, NAME, inputs)
-
-
-def _head(path: Path) -> bytes:
-    with open(path, "rb") as file:
-        return file.read(_HEAD)

@@ -30,7 +30,7 @@ SOURCES = frozenset(
     | {"xgboost", "lightgbm", "catboost"}
     | {"savedmodel", "frozen_graph", "tf_checkpoint", "keras", "tflite"}
 )
-_CASES = 8
+_CASES, _ROWS = 8, 40
 
 
 def head(source: Artifact, model: ModelSpec) -> TorchProgram:
@@ -58,7 +58,7 @@ def models(model: ModelSpec, source: Artifact, engine: Artifact) -> tuple[Planne
 
 
 def proof(model: ModelSpec, source: Artifact, engine: Artifact, program: TorchProgram | None) -> Proof:
-    inputs = requests(model, engine)
+    inputs = _examples(model, source, engine) or requests(model, engine)
     if program is None:
         runtime = formats.get(source.format)
         cases = [Case(arrays, runtime.run(source, _as(source.inputs, arrays))) for arrays in inputs]
@@ -73,6 +73,22 @@ def proof(model: ModelSpec, source: Artifact, engine: Artifact, program: TorchPr
     cases = [Case(_with_an_axis(case.inputs, rank), _with_an_axis(case.outputs, rank)) for case in cases]
     defaults = {o.name: DEFAULT_TOLERANCE for o in engine.outputs}
     return Proof(model.public_name, tuple(cases), engine.batch is not None, tolerances(model, defaults), {}, reference)
+
+
+def _examples(model: ModelSpec, source: Artifact, engine: Artifact) -> list[Arrays]:
+    """Some rows of the cases that a framework made from the model itself, such as values at the thresholds of trees."""
+    module = formats.get(source.format)
+    if model.samples.arrays or not hasattr(module, "examples"):
+        return []
+    cases = cast(Any, module).examples(source)
+    if engine.batch is None:
+        return list(cases)
+    rows: list[Arrays] = [
+        {name: array[row : row + 1] for name, array in case.items()}
+        for case in cases
+        for row in range(len(next(iter(case.values()))))
+    ]
+    return rows[:: max(1, len(rows) // _ROWS)]
 
 
 def _with_an_axis(arrays: Arrays, rank: int) -> Arrays:
@@ -107,8 +123,9 @@ def _random(model: ModelSpec, engine: Artifact) -> list[Arrays]:
         return list(plan_cases.requests(engine, _CASES, model.samples.seed))
     cases: list[Arrays] = []
     for number in range(_CASES):
-        sizes: dict[str, int] = {}
-        for axis in {d for t in engine.inputs for d in t.shape if isinstance(d, str)}:
+        known: dict[str, int] = engine.facts.get("sizes", {})
+        sizes = {axis: size for axis, size in known.items() if size == 0}
+        for axis in {d for t in engine.inputs for d in t.shape if isinstance(d, str)} - sizes.keys():
             asked = model.shapes.get(axis)
             choices = (asked.min, asked.opt, asked.max) if asked else (2, 5, 8)
             sizes[axis] = 1 if axis == engine.batch else choices[number % 3]

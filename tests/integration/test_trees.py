@@ -6,11 +6,12 @@ import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from repo_builder import formats, pipeline, toolchain
 from repo_builder.convert import framework_to_onnx
-from repo_builder.errors import RepoBuilderError, SourceCorruptError
+from repo_builder.errors import ConversionError, RepoBuilderError, SourceCorruptError
 from repo_builder.formats import framework_process, tree_ensembles
 
 pytestmark = pytest.mark.slow
@@ -51,14 +52,57 @@ def test_a_file_converts_with_equal_answers(make: Make, tmp_path: Path, framewor
     classes = [label, f"probabilities FP32[batch, {_CLASSES.get(task)}]"]
     assert [str(spec) for spec in made.inputs] == ["features FP32[batch, 6]"]
     assert [str(spec) for spec in made.outputs] == (["prediction FP32[batch, 1]"] if task == "regression" else classes)
-    assert made.provenance["cases"] >= 7
+    assert made.provenance["cases"] == 7
     assert max(made.provenance["max_abs_error"].values()) < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("kind", "suffix"),
+    [
+        *((f"lightgbm-{task}", ".txt") for task in ("zeros", "nan", "nonan", "doubles", "codes")),
+        *((f"xgboost-{task}", ".json") for task in ("zeros", "nan", "codes", "names")),
+        *((f"catboost-{task}", ".cbm") for task in ("zeros", "nan")),
+    ],
+)
+def test_answers_are_equal_at_the_thresholds(make: Make, tmp_path: Path, kind: str, suffix: str) -> None:
+    name, path = formats.detect(str(make(kind, suffix)))
+    source = formats.opened(formats.get(name).describe(path))
+    cases = tree_ensembles.examples(source)
+    values = np.concatenate([case["features"].reshape(-1) for case in cases])
+    assert np.isnan(values).any()
+    assert (values == 0).any()
+    if kind == "lightgbm-zeros":
+        assert {1e-35, -1e-35} <= {float(f"{value:.4g}") for value in values}
+    made = framework_to_onnx.convert(source, tmp_path / "model.onnx", opset=20, ir_version=9)
+    assert made.provenance["cases"] == len(cases) == 7
+    assert max(made.provenance["max_abs_error"].values()) < 1e-6
+    if kind == "xgboost-names":
+        assert source.facts["notes"] == ["the columns of features are, in order: age, in come, c, d, e, f"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "suffix", "text"),
+    [
+        ("lightgbm-zeromissing", ".txt", "takes 0 for a missing value"),
+        ("lightgbm-forest", ".txt", "is a random forest"),
+        ("lightgbm-linear", ".txt", "leaves are linear"),
+        ("lightgbm-sigmoid", ".txt", "sigmoid other than 1"),
+        ("xgboost-dart", ".json", "booster is dart"),
+        ("xgboost-linear", ".json", "booster is gblinear"),
+        ("xgboost-forest", ".json", "is a forest"),
+    ],
+)
+def test_what_onnx_cannot_carry_is_refused(make: Make, kind: str, suffix: str, text: str) -> None:
+    name, path = formats.detect(str(make(kind, suffix)))
+    with pytest.raises(ConversionError, match=text):
+        formats.opened(formats.get(name).describe(path))
 
 
 @pytest.mark.server
 @pytest.mark.parametrize(
     ("kind", "suffix"),
     [
+        ("lightgbm-nan", ".txt"),
         ("xgboost-multi", ".json"),
         ("lightgbm-binary", ".txt"),
         ("catboost-multi", ".cbm"),

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 from typing import Any
 
+import lightgbm_float32
 import loop
 import numpy as np
 import onnx
+import tree_cases
 
 _OPSET = 15
 _INPUT = "features"
@@ -16,8 +19,9 @@ _INPUT = "features"
 class Model:
     """An opened ensemble: ``features`` columns; ``classes`` names them, or None where it predicts numbers."""
 
-    def __init__(self, kind: str, object_: Any, features: int, classes: Any) -> None:
+    def __init__(self, kind: str, object_: Any, features: int, classes: Any, names: Any = ()) -> None:
         self.kind, self.object, self.features, self.classes = kind, object_, features, classes
+        self.notes = [f"the columns of features are, in order: {', '.join(map(str, names))}"] if names else []
 
 
 def open_model(source: str, kind: str, options: dict[str, Any]) -> Model:  # noqa: ARG001  none
@@ -37,7 +41,7 @@ def describe(model: Model) -> dict[str, Any]:
         ]
     packages = (model.kind if model.kind != "xgboost" else "xgboost-cpu", "onnxmltools", "onnx")
     versions = {name.removesuffix("-cpu"): importlib.metadata.version(name) for name in packages}
-    return {"inputs": inputs, "outputs": outputs, "versions": versions, "notes": []}
+    return {"inputs": inputs, "outputs": outputs, "versions": versions, "notes": model.notes}
 
 
 def convert(model: Model, path: str, opset: int) -> dict[str, Any]:
@@ -52,7 +56,8 @@ def convert(model: Model, path: str, opset: int) -> dict[str, Any]:
         if model.kind == "xgboost":
             made = convert_xgboost(model.object, initial_types=types, target_opset=min(opset, _OPSET))
         else:
-            made = convert_lightgbm(model.object, initial_types=types, target_opset=min(opset, _OPSET), zipmap=False)
+            rounded = lightgbm_float32.rounded(model.object)
+            made = convert_lightgbm(rounded, initial_types=types, target_opset=min(opset, _OPSET), zipmap=False)
     _without_maps(made.graph)
     if model.classes is None:  # CatBoost declares one axis and gives two
         value = made.graph.output[0]
@@ -76,26 +81,66 @@ def run(model: Model, arrays: list[Any]) -> list[Any]:
     return [labels if labels.dtype.kind not in "iu" else labels.astype(np.int64), found.astype(np.float32)]
 
 
-def _xgboost(source: str) -> Model:
-    import json
+def examples(model: Model) -> list[list[Any]]:
+    splits = tree_cases.Splits(model.features)
+    if model.kind == "xgboost":
+        trees = [json.loads(tree) for tree in model.object.get_booster().get_dump(dump_format="json")]
+        _walk(trees, "split", "split_condition", splits)
+    elif model.kind == "lightgbm":
+        trees = [tree["tree_structure"] for tree in model.object.dump_model()["tree_info"]]
+        _walk(trees, "split_feature", "threshold", splits)
+    else:
+        for column, borders in model.object.get_borders().items():
+            splits.thresholds[column].update(borders)
+    return tree_cases.taken([[matrix] for matrix in tree_cases.drawn(splits)], lambda arrays: run(model, arrays))
 
+
+def _walk(nodes: list[Any], feature: str, threshold: str, splits: tree_cases.Splits) -> None:
+    while nodes:
+        node = nodes.pop()
+        nodes += [*node.get("children", ()), *(node[side] for side in ("left_child", "right_child") if side in node)]
+        if feature not in node:
+            continue
+        column, found = int(str(node[feature]).removeprefix("f")), node[threshold]
+        if node.get("decision_type") == "==":
+            splits.codes[column].update(map(float, str(found).split("||")))
+        elif isinstance(found, list):
+            splits.codes[column].update(map(float, found))
+        else:
+            splits.thresholds[column].add(float(found))
+
+
+def _xgboost(source: str) -> Model:
     import xgboost
 
     booster = xgboost.Booster(model_file=source)
-    objective = json.loads(booster.save_config())["learner"]["objective"]["name"]
+    learner = json.loads(booster.save_config())["learner"]
+    kind, objective = learner["gradient_booster"]["name"], learner["objective"]["name"]
+    if kind != "gbtree":
+        raise loop.Refused(f"the model's booster is {kind}, which is not converted", expected="gbtree")
+    if learner["gradient_booster"]["gbtree_model_param"]["num_parallel_tree"] != "1":
+        raise loop.Refused(
+            "the model is a forest (num_parallel_tree), which is converted wrongly", expected="1 tree a round"
+        )
+    if learner["learner_model_param"].get("num_target", "1") != "1":
+        raise loop.Refused("the model predicts several targets", expected="one target", mend="train a model for each")
     sort = {"binary": xgboost.XGBClassifier, "multi": xgboost.XGBClassifier, "reg": xgboost.XGBRegressor}
-    if objective.split(":")[0] not in sort or objective in ("binary:hinge", "binary:logitraw"):
-        raise _objective(objective, "binary:logistic, multi:softprob, multi:softmax, reg:...")
+    if objective.split(":")[0] not in sort or objective in ("binary:hinge", "binary:logitraw", "reg:logistic"):
+        raise _objective(objective, "binary:logistic, multi:softprob, multi:softmax, reg:... but reg:logistic")
     model = sort[objective.split(":")[0]]()
     model.load_model(source)
+    names = booster.feature_names
+    model.get_booster().feature_names = None  # the converter knows columns by number
     classes = np.arange(model.n_classes_) if isinstance(model, xgboost.XGBClassifier) else None
-    return Model("xgboost", model, booster.num_features(), classes)
+    return Model("xgboost", model, booster.num_features(), classes, names)
 
 
 def _lightgbm(source: str) -> Model:
     import lightgbm
 
     booster = lightgbm.Booster(model_file=source)
+    if why := lightgbm_float32.refused(booster):
+        raise loop.Refused(*why)
     objective = booster.dump_model(num_iteration=1).get("objective", "").split(" ")[0]
     if objective == "multiclass":
         classes = np.arange(booster.num_model_per_iteration())
@@ -142,4 +187,4 @@ def _without_maps(graph: Any) -> None:
 
 
 if __name__ == "__main__":
-    loop.main(open_model, describe, convert, run)
+    loop.main(open_model, describe, convert, run, examples)

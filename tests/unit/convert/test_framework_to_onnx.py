@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -76,3 +77,30 @@ def test_the_proof_names_who_answered(tmp_path: Path) -> None:
     proof = plain_tensors.proof(model, source(tmp_path), made, None)
     assert proof.reference == "the numpy_json file itself, in numpy, in a process of its own"
     assert len(proof.cases) == 8
+
+
+def test_what_the_worker_makes_of_its_model_is_what_is_compared_and_served(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [[[0.5, 1, 2]], [[1, 2, 3], [4, 5, 6]]]
+    made = convert(tmp_path, examples=rows)
+    assert made.provenance["cases"] == 2
+    right = np.random.default_rng(0).standard_normal((3, 2)).round(3)
+    wrong = (right + np.array([[0, 0], [0, 0], [1, 0]])).tolist()
+    (tmp_path / "again").mkdir()
+    (tmp_path / "zero").mkdir()
+    with pytest.raises(ConversionError, match="the file answers differently"):
+        convert(tmp_path / "again", converted=wrong, examples=rows)
+    assert convert(tmp_path / "zero", converted=wrong, examples=[[[1, 1, 0]]]).provenance["cases"] == 1
+
+    told = source(tmp_path, examples=rows)
+    model = spec.from_flags("a.npmodel").models[0]
+    batched = dataclasses.replace(made, batch="batch")
+    assert len(plain_tensors.proof(model, told, batched, None).cases) == 8, "seeded tensors"
+    monkeypatch.setattr(numpy_framework, "examples", framework_examples, raising=False)
+    cases = plain_tensors.proof(model, told, batched, None).cases
+    assert [case.inputs["x"].tolist() for case in cases] == [[[0.5, 1, 2]], [[1, 2, 3]], [[4, 5, 6]]]
+
+
+def framework_examples(artifact: Artifact) -> list[dict[str, np.ndarray[Any, Any]]]:
+    return framework_process.of(numpy_framework.FRAMEWORK, artifact).examples()

@@ -186,3 +186,10 @@ def test_names_stay_apart() -> None:
     assert [spec.name for spec in inputs] == ["a_b", "a"]
     assert outputs == (TensorSpec("a_b_1", "INT64", ()),)
     assert inputs[1].shape == ("n_1",)
+
+
+def test_a_worker_makes_examples_of_its_model_or_none(tmp_path: Path) -> None:
+    rows = [[[0.5, 1, 2]], [[1, 2, 3], [4, 5, 6]]]
+    found = opened(tmp_path / "m.npmodel", examples=rows).examples()
+    assert [case["x"].tolist() for case in found] == rows
+    assert opened(tmp_path / "n.npmodel").examples() == []
