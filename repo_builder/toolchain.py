@@ -112,10 +112,10 @@ def ensure(
     executable = home / "bin" / "python"
     if _whole(home):
         return executable
-    with _locked(home.with_name(home.name + ".lock")):
+    tell = progress or (lambda _line: None)
+    with _locked(home.with_name(home.name + ".lock"), tell) as lock:
         if not _whole(home):
-            tell = progress or (lambda _line: None)
-            _make(home, python, requirements, alone, tell)
+            _make(home, python, requirements, alone, lock, tell)
     return executable
 
 
@@ -128,6 +128,11 @@ def folder(name: str, requirements: Sequence[str], alone: Sequence[str], python:
 def installed() -> tuple[Path, ...]:
     """The folders of all whole environments in the cache, sorted."""
     return tuple(sorted(marker.parent for marker in (cache_root() / "environments").glob(f"*/{_MARKER}")))
+
+
+def begun() -> tuple[Path, ...]:
+    """The folders of all environments in the cache, whole or not, sorted."""
+    return tuple(sorted(home for home in (cache_root() / "environments").glob("*") if home.is_dir()))
 
 
 def remove(home: Path) -> None:
@@ -223,13 +228,13 @@ def _whole(home: Path) -> bool:
 
 
 def _make(
-    home: Path, python: Interpreter, requirements: Sequence[str], alone: Sequence[str], progress: Progress
+    home: Path, python: Interpreter, requirements: Sequence[str], alone: Sequence[str], lock: int, progress: Progress
 ) -> None:
     log = home.with_name(home.name + ".log")
     shutil.rmtree(home, ignore_errors=True)
     log.unlink(missing_ok=True)
     progress(f"making the environment {home.name}")
-    _run([python.executable, "-I", "-m", "venv", home], log, f"the environment {home.name} could not be made")
+    _run([python.executable, "-I", "-m", "venv", home], log, lock, f"the environment {home.name} could not be made")
     ours = Path(sys.prefix) / "pip.conf"
     if ours.is_file():  # the indexes of the environment that runs us, PyTorch's CPU wheels say, hold there too
         shutil.copy(ours, home / "pip.conf")
@@ -238,19 +243,26 @@ def _make(
     for option, wanted in (("--no-deps", alone), ("--upgrade-strategy=only-if-needed", requirements)):
         if wanted:
             progress(f"installing {', '.join(wanted)}")
-            _run([*pip, option, *wanted], log, f"pip could not install {', '.join(wanted)}")
+            _run([*pip, option, *wanted], log, lock, f"pip could not install {', '.join(wanted)}")
     marker = {"python": list(python.version), "requirements": sorted([*requirements, *alone])}
     partial = home / f"{_MARKER}.partial"
     partial.write_text(json.dumps(marker, indent=1), encoding="utf-8")
     partial.replace(home / _MARKER)
 
 
-def _run(command: Sequence[str | Path], log: Path, failed: str) -> None:
+def _run(command: Sequence[str | Path], log: Path, lock: int, failed: str) -> None:
+    """Run one step; it holds the lock too, so that nobody clears away what it still writes when we are killed."""
     environment = {k: v for k, v in os.environ.items() if k not in ("PIP_TARGET", "PIP_PREFIX", "PIP_USER")}
     try:
         with open(log, "ab") as out:
             done = subprocess.run(
-                command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, env=environment, check=False
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                pass_fds=(lock,),
+                check=False,
             )
     except OSError as error:
         raise ToolchainError(f"{failed}: {error}", expected=f"a writable cache under {cache_root()}") from error
@@ -265,7 +277,8 @@ def _run(command: Sequence[str | Path], log: Path, failed: str) -> None:
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def _locked(path: Path, progress: Progress | None = None) -> Iterator[int]:
+    """Holds the lock; gives its file descriptor."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = open(path, "a", encoding="utf-8")  # noqa: SIM115
@@ -276,5 +289,10 @@ def _locked(path: Path) -> Iterator[None]:
             mend="set REPO_BUILDER_CACHE to a folder of your own",
         ) from error
     with handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if progress:
+                progress(f"waiting for another process that makes {path.stem}")
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield handle.fileno()

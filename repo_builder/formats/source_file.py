@@ -66,6 +66,15 @@ def refuse_stand_ins(path: Path, *, owner: str = "") -> None:
         )
 
 
+def head(path: Path, size: int) -> bytes:
+    """The first bytes of a file; none where it is no file, or cannot be read: ``describe`` says so."""
+    try:
+        with open(path, "rb") as handle:
+            return handle.read(size) if path.is_file() else b""
+    except OSError:
+        return b""
+
+
 def inside(folder: Path, relative: str, *, owner: str) -> Path:
     """The path of a file that ``owner`` names, which must lie in ``folder``, through symbolic links too.
 

@@ -32,7 +32,7 @@ def install(name: str, progress: Progress | None = None) -> Path:
         ToolchainError: there is no such framework; or no network, no room.
     """
     known = {framework.name: framework for framework, _ in _frameworks()}
-    found = [one for called, one in known.items() if name in (called, called.rpartition("-")[0])]
+    found = [one for called, one in known.items() if name and name in (called, called.rpartition("-")[0])]
     if len(found) != 1:
         raise ToolchainError(
             f"there is no framework {name!r}{nearest(name, list(known))}",
@@ -43,12 +43,12 @@ def install(name: str, progress: Progress | None = None) -> Path:
 
 
 def remove(name: str) -> tuple[Path, ...]:
-    """Delete every environment of this name; gives their folders.
+    """Delete every environment of this name, half-made ones too; gives their folders.
 
     Raises:
         ToolchainError: there is none.
     """
-    homes = _found(name)
+    homes = _found(name, toolchain.begun())
     for home in homes:
         toolchain.remove(home)
     return homes
@@ -60,7 +60,7 @@ def path(name: str) -> Path:
     Raises:
         ToolchainError: there is none.
     """
-    homes = _found(name)
+    homes = _found(name, toolchain.installed())
     current = [_home(framework) for framework, _ in _frameworks()]
     return next((home for home in homes if home in current), homes[-1]) / "bin" / "python"
 
@@ -79,9 +79,8 @@ def _home(framework: Framework) -> Path:
     return toolchain.folder(framework.name, framework.requirements, (), toolchain.this_interpreter())
 
 
-def _found(name: str) -> tuple[Path, ...]:
+def _found(name: str, there: tuple[Path, ...]) -> tuple[Path, ...]:
     """By the folder's name, the name without its digest, or without its version too."""
-    there = toolchain.installed()
 
     def names(home: Path) -> tuple[str, ...]:
         bare = home.name.rpartition("-")[0]

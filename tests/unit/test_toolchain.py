@@ -108,6 +108,20 @@ def test_what_a_killed_maker_left_is_made_again(cache: Path, index: Path) -> Non
     assert value(toolchain.ensure("tiny", ["tiny-thing==1.0"])).startswith("7 ")
 
 
+def test_what_a_killed_maker_started_holds_its_lock_until_it_ends(cache: Path, index: Path) -> None:
+    program = "from repo_builder import toolchain\ntoolchain.ensure('tiny', ['tiny-thing==1.0'])\n"
+    maker = subprocess.Popen([sys.executable, "-c", program])
+    end = time.monotonic() + 60
+    while not list(cache.glob("environments/tiny-*/bin/python")) and time.monotonic() < end:
+        time.sleep(0.01)
+    maker.kill()
+    maker.wait()
+    steps: list[str] = []
+    python = toolchain.ensure("tiny", ["tiny-thing==1.0"], progress=steps.append)
+    assert steps[0] == f"waiting for another process that makes {python.parent.parent.name}"
+    assert value(python).startswith("7 ")
+
+
 def test_a_failing_pip_is_quoted(cache: Path, index: Path) -> None:
     with pytest.raises(ToolchainError) as failure:
         toolchain.ensure("tiny", ["no-such-thing==3.1"])

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from repo_builder import formats
-from repo_builder.errors import SourceCorruptError
+from repo_builder.errors import SourceCorruptError, SourceMissingError
 
 _LIGHT = b"tree\nversion=v4\ntree_sizes=10 12\n\nTree=0\nx\nTree=1\ny\n\nend of trees\n"
 _FOREST = json.dumps({"learner": {"gradient_booster": {}}, "version": [3, 2, 0]}).encode()
@@ -59,6 +59,18 @@ def test_other_json_and_text_is_nobodys(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text('{"nodes": []}')
     with pytest.raises(SourceCorruptError, match="no format takes"):
         formats.detect(str(tmp_path / name))
+
+
+@pytest.mark.parametrize("name", ["m.json", "m.txt"])
+def test_files_that_cannot_be_read_match_nothing(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).symlink_to("/proc/self/mem")  # a file whose first byte cannot be read, by root either
+    with pytest.raises(OSError, match="Input/output error"):
+        (tmp_path / name).read_bytes()
+    assert not any(formats.get(kind).matches(tmp_path / name) for kind in ("xgboost", "lightgbm", "catboost"))
+    with pytest.raises(SourceMissingError, match="cannot be read"):
+        formats.detect(str(tmp_path / name))
+    with pytest.raises(SourceMissingError, match=r"holds no config\.json"):
+        formats.detect(str(tmp_path))
 
 
 @pytest.mark.parametrize("suffix", [".pkl", ".pickle", ".joblib", ".skops"])

@@ -64,7 +64,19 @@ def test_of_older_pins_and_the_current_ones_the_path_is_the_current(cache: Path)
     assert set(toolchains.remove("tensorflow")) == {home, older}
 
 
+def test_half_made_environments_are_removed_and_have_no_path(cache: Path) -> None:
+    half = cache / "environments" / "half-0123456789ab"
+    (half / "bin").mkdir(parents=True)
+    (half.parent / "half-0123456789ab.log").write_text("pip was killed")
+    with pytest.raises(ToolchainError, match="there is no environment 'half'"):
+        toolchains.path("half")
+    assert toolchains.remove("half") == (half,)
+    assert [p.name for p in half.parent.iterdir()] == ["half-0123456789ab.lock"]
+
+
 def test_an_unknown_framework_names_the_known() -> None:
+    with pytest.raises(ToolchainError, match="there is no framework ''"):
+        toolchains.install("")
     with pytest.raises(ToolchainError, match=r"there is no framework 'tensorflw' \(did you mean 'tensorflow-2.21.0'"):
         toolchains.install("tensorflw")
 
