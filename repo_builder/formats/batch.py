@@ -56,6 +56,8 @@ def _by_shape(artifact: Artifact) -> str:
                 return f"{side} '{spec.name}' is a scalar"
             if isinstance(spec.shape[0], int):
                 return f"axis 0 of {side} '{spec.name}' is static ({spec.shape[0]})"
+            if artifact.facts.get("sizes", {}).get(spec.shape[0]) == 0:
+                return f"axis 0 of {side} '{spec.name}' is empty"
     first = {spec.shape[0] for spec in artifact.inputs}
     for spec in artifact.inputs:
         for axis, dim in enumerate(spec.shape[1:], 1):

@@ -29,11 +29,12 @@ def describe(path: Path, inputs: Sequence[TensorSpec] = ()) -> Artifact:
 
     Facts: ``opset``, ``opset_ml``, ``domains`` (beyond the standard ones, with their versions), ``functions``,
     ``ir_version``, ``producer``, ``nodes``, ``parameters`` (count), ``parameter_bytes``. Symbolic dims keep the file's
-    names; an unnamed one is called ``<tensor>_dim<axis>``.
+    names; an unnamed one is called ``<tensor>_dim<axis>``. An input may have an axis of size 0 (no axes to reduce).
 
     Raises:
         SourceMissingError, SourceCorruptError, PathEscapeError: the file or its external data.
-        SignatureError: sequence, optional or map types, unknown ranks, ``inputs`` that contradict the file.
+        SignatureError: sequence, optional or map types, unknown ranks, outputs that are always empty, ``inputs`` that
+            contradict the file.
         UnsupportedDtypeError: a dtype that Triton lacks.
     """
     model = _read(path)
@@ -43,6 +44,7 @@ def describe(path: Path, inputs: Sequence[TensorSpec] = ()) -> Artifact:
     outputs = _specs(_with_shapes(model).output, path)
     if not told:
         raise SignatureError(f"{path} has no inputs", expected="at least one", mend="export the model with its inputs")
+    _refuse_empty(outputs, path)
     given, became = signature.refine(told, inputs, path.name)
     outputs = tuple(TensorSpec(o.name, o.dtype, signature.apply(o.shape, became)) for o in outputs)
     return Artifact(path, NAME, given, outputs, files=files, facts=_facts(model))
@@ -164,21 +166,25 @@ def _spec(value: Any, path: Path) -> TensorSpec:
             expected="a known rank",
             mend="declare the shape when exporting (symbolic sizes are fine)",
         )
-    return TensorSpec(value.name, dtype.triton, _shape(value.name, tensor.shape.dim, path))
+    return TensorSpec(value.name, dtype.triton, _shape(value.name, tensor.shape.dim))
 
 
-def _shape(name: str, dims: Iterable[Any], path: Path) -> Shape:
+def _shape(name: str, dims: Iterable[Any]) -> Shape:
     shape: list[int | str] = []
     for axis, dim in enumerate(dims):
         size = dim.dim_value if dim.WhichOneof("value") == "dim_value" else -1
-        if size == 0:
+        shape.append(size if size >= 0 else dim.dim_param or f"{name}_dim{axis}")
+    return tuple(shape)
+
+
+def _refuse_empty(outputs: Sequence[TensorSpec], path: Path) -> None:
+    for spec in outputs:
+        if 0 in spec.shape:
             raise SignatureError(
-                f"axis {axis} of '{name}' in {path.name} has size 0",
-                expected="a size of 1 or more, or a symbolic dim",
+                f"axis {spec.shape.index(0)} of the output '{spec.name}' in {path.name} has size 0",
+                expected="outputs that hold something: a size of 1 or more, or a symbolic dim",
                 mend="export the model with a symbolic dim there",
             )
-        shape.append(size if size > 0 else dim.dim_param or f"{name}_dim{axis}")
-    return tuple(shape)
 
 
 def _facts(model: Any) -> dict[str, Any]:

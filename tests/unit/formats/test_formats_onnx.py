@@ -147,8 +147,8 @@ def test_files_that_are_not_onnx(tmp_path: Path, content: bytes) -> None:
         format_onnx.describe(tmp_path / "m.onnx")
 
 
-def test_a_size_of_zero_is_refused_and_a_giant_one_is_not_allocated(tmp_path: Path) -> None:
-    with pytest.raises(SignatureError, match=r"axis 1 of 'x' in m.onnx has size 0"):
+def test_an_empty_output_is_refused_and_a_giant_one_is_not_allocated(tmp_path: Path) -> None:
+    with pytest.raises(SignatureError, match=r"axis 1 of the output 'y' in m.onnx has size 0"):
         format_onnx.describe(_identity(tmp_path / "m.onnx", FLOAT, ["n", 0]))
     artifact = format_onnx.describe(_identity(tmp_path / "m.onnx", FLOAT, ["n", 1 << 40]))
     assert artifact.inputs[0].shape == ("n", 1 << 40)

@@ -10,7 +10,9 @@ import pytest
 from onnx import TensorProto, helper
 
 from repo_builder.artifact import Artifact
+from repo_builder.convert import onnx_to_onnx
 from repo_builder.errors import SignatureError
+from repo_builder.formats import batch
 from repo_builder.formats import onnx as onnx_format
 from repo_builder.spec import ModelSpec, from_flags
 from repo_builder.tasks import plain_tensors
@@ -37,6 +39,35 @@ def test_a_scalar_sample_is_a_scalar(tmp_path: Path) -> None:
     (case,) = plain_tensors.proof(asked, source, source, None).cases
     assert case.inputs["a"].tolist() == [3]
     assert case.outputs["y"].tolist() == [-3]
+
+
+def test_an_input_that_is_always_empty_is_served_with_an_open_axis(tmp_path: Path) -> None:
+    x, axes = (TensorProto.FLOAT, [2, 3]), (TensorProto.INT64, [0])
+    source = file(tmp_path, "ReduceSum", {"x": x, "axes": axes}, [1, 1])
+    (tmp_path / "work").mkdir()
+    engine = onnx_to_onnx.convert(source, tmp_path / "work" / "model.onnx", opset=17, ir_version=8)
+    engine = batch.prove_batch(engine, onnx_format.run)
+    assert engine.inputs[1].shape == ("axes_dim0",)
+    assert [list(tensor.dims) for tensor in engine_model("m", spec(source), engine).config.input] == [[2, 3], [-1]]
+    proof = plain_tensors.proof(spec(source), source, engine, None)
+    assert {case.inputs["axes"].shape for case in proof.cases} == {(0,)}
+    np.testing.assert_allclose(proof.cases[0].outputs["y"], proof.cases[0].inputs["x"].sum(keepdims=True), rtol=1e-5)
+
+
+def test_an_empty_axis_is_no_batch(tmp_path: Path) -> None:
+    graph = helper.make_graph(
+        [helper.make_node("Neg", ["x"], ["y"])],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [0, 3])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 3])],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "m.onnx")
+    source = onnx_format.describe(tmp_path / "m.onnx")
+    (tmp_path / "work").mkdir()
+    engine = onnx_to_onnx.convert(source, tmp_path / "work" / "model.onnx", opset=17, ir_version=8)
+    engine = batch.prove_batch(engine, onnx_format.run)
+    assert engine.batch is None
+    assert engine.facts["batch_refused"] == "axis 0 of input 'x' is empty"
 
 
 def test_other_engines_refuse_scalars_without_a_batch(tmp_path: Path) -> None:
