@@ -7,7 +7,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
 
 from repo_builder import errors, spec_messages, tensors
 from repo_builder.yaml_strict import Document, Number, read
@@ -130,8 +139,15 @@ def _all_three(value: Any) -> Any:
 
 
 _Edge = Annotated[int, BeforeValidator(_number), Field(ge=1)]
-_Pair = Annotated[tuple[_Edge, _Edge], BeforeValidator(_both)]
-_Triple = Annotated[tuple[Float, Float, Float], BeforeValidator(_all_three)]
+
+
+def _one_or(kind: str, count: int) -> WithJsonSchema:
+    several = {"type": "array", "items": {"type": kind}, "minItems": count, "maxItems": count}
+    return WithJsonSchema({"anyOf": [{"type": kind}, several]})
+
+
+_Pair = Annotated[tuple[_Edge, _Edge], BeforeValidator(_both), _one_or("integer", 2)]
+_Triple = Annotated[tuple[Float, Float, Float], BeforeValidator(_all_three), _one_or("number", 3)]
 
 
 class ImageOptions(_Value):

@@ -71,7 +71,8 @@ def key(
     package = Path(__file__).parent.parent
     texts = None if isinstance(model.samples.texts, str) else model.samples.texts
     apart: dict[str, Any] = {"source": True, "samples": True, "name": True, "task": True, "tensorrt": {"plugins"}}
-    apart |= {"labels": isinstance(model.labels, str)}
+    if isinstance(model.labels, str):
+        apart["labels"] = True
     parts = {
         "spec": json.loads(model.model_dump_json(exclude=apart)),
         "name": model.public_name,

@@ -109,8 +109,8 @@ def _fitting(model: ModelSpec, options: ImageOptions) -> list[bytes]:
     """The samples; of the built-in ones those that fit into ``pad``, where nothing resizes or crops them."""
     if model.samples.images or not options.pad or options.size or options.crop:
         return sample_images.chosen(model)
-    height, width = options.pad
-    return [raw for raw in sample_images.built_in() if all(a <= b for a, b in zip(_size(raw), (width, height), strict=True))]
+    room = options.pad[::-1]
+    return [raw for raw in sample_images.built_in() if all(a <= b for a, b in zip(_size(raw), room, strict=True))]
 
 
 def _size(raw: bytes) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""What a spec's ``image:`` describes: pixels equal to others' definitions; what does not fit is refused at the start."""
+"""What a spec's ``image:`` describes: pixels as others define them; what does not fit is refused at the start."""
 
 from __future__ import annotations
 
