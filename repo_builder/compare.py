@@ -31,7 +31,7 @@ class Errors:
         max_rel_error: largest absolute difference over ``max(0.01, max|source|)``.
         cosine: smallest cosine of a case; 1 where the source is all zeros and equal.
         problem: what cannot be measured by a number (shape or dtype differs), or an empty string.
-        where: the case that is worst.
+        where: the case that is worst, and the place of the largest difference in it.
     """
 
     max_abs_error: float = 0.0
@@ -87,7 +87,12 @@ def compare(served: Array, source: Array, where: str) -> Errors:
     a, b = a[finite], b[finite]
     if b.size == 0:
         return Errors(where=where)
-    error = float(np.max(np.abs(a - b)))
+    differences = np.abs(a - b)
+    worst = int(np.argmax(differences))
+    error = float(differences[worst])
+    if error and source.ndim:
+        place = np.unravel_index(np.flatnonzero(finite)[worst], source.shape)
+        where = f"{where} at [{', '.join(str(int(axis)) for axis in place)}]"
     norms = float(np.linalg.norm(a) * np.linalg.norm(b))
     cosine = float(np.dot(a, b) / norms) if norms else float(np.array_equal(a, b))
     return Errors(error, error / max(_FLOOR, float(np.max(np.abs(b)))), min(cosine, 1.0), where=where)

@@ -30,6 +30,13 @@ def test_float_errors_by_every_measure():
     assert found.cosine == pytest.approx((9 + 18) / (np.hypot(3, 4.5) * 5), rel=1e-9)
 
 
+def test_the_place_of_the_largest_error_is_told():
+    source = np.array([[1, NAN, 3], [4, 5, 6]], dtype=np.float32)
+    served = source + np.array([[0, 0, 0.25], [0, -0.5, 0]], dtype=np.float32)
+    assert compare(served, source, "case 2 (alone)").where == "case 2 (alone) at [1, 1]"
+    assert compare(np.float32(2), np.float32(1), "case 2").where == "case 2"
+
+
 def test_relative_error_of_tiny_values_is_absolute():
     found = compare(floats(0.002), floats(0.001), "w")
     assert found.max_rel_error == pytest.approx(0.1, rel=1e-4)
