@@ -22,6 +22,7 @@ _VIT = {
     "patch_size": 8,
 }
 _STAGES = {"hidden_sizes": [8, 16, 16, 24], "depths": [1, 1, 1, 1]}
+_HALF = {"layers": 1, "attention_heads": 2, "ffn_dim": 16}
 _SQUARE = {"size": {"height": 32, "width": 32}}
 _CROPPED = {"size": {"shortest_edge": 36}, "crop_size": {"height": 32, "width": 32}}
 
@@ -89,18 +90,62 @@ def save(architecture: str, folder: Path, *, images: Mapping[str, Any] | None = 
         images: fields of preprocessor_config.json.
         config: fields of config.json, such as ``num_labels=1`` or ``problem_type="multi_label_classification"``.
     """
-    import torch
     import transformers
-    from transformers.utils import logging
 
     known = ARCHITECTURES[architecture]
     fields: dict[str, Any] = {**known.options, **config}
     if "num_labels" not in config:
-        fields["id2label"] = dict(enumerate(LABELS))
-        fields["label2id"] = {label: i for i, label in enumerate(LABELS)}
+        fields |= _named()
+    made = getattr(transformers, known.config)(**fields)
+    _save(transformers.AutoModelForImageClassification, made, folder)
+    processor(architecture, **(images or {})).save_pretrained(folder)
+    return folder
+
+
+def save_detector(architecture: str, folder: Path, **images: Any) -> Path:
+    """The same for a detector of images of 64 x 64: ``yolos``, ``detr`` or ``rt_detr``.
+
+    Args:
+        images: fields of preprocessor_config.json.
+    """
+    import transformers
+
+    size = {"height": 64, "width": 64}
+    stages = {"hidden_sizes": [8, 16, 16, 16], "depths": [1] * 4, "embedding_size": 8, "layer_type": "basic"}
+    layers = {f"{half}_{what}": n for half in ("encoder", "decoder") for what, n in _HALF.items()}
+    if architecture == "yolos":
+        config = transformers.YolosConfig(
+            **{**_VIT, "image_size": [64, 64], "patch_size": 16}, num_detection_tokens=9, **_named()
+        )
+    elif architecture == "detr":
+        backbone = transformers.ResNetConfig(**stages, out_features=["stage4"])
+        config = transformers.DetrConfig(
+            use_timm_backbone=False, backbone=None, use_pretrained_backbone=False, backbone_config=backbone,
+            d_model=16, num_queries=10, **layers, **_named(),
+        )  # fmt: skip
+    else:
+        backbone = transformers.RTDetrResNetConfig(**stages, out_features=["stage2", "stage3", "stage4"])
+        config = transformers.RTDetrConfig(
+            backbone_config=backbone, encoder_in_channels=[16] * 3, decoder_in_channels=[16] * 3, d_model=16,
+            encoder_hidden_dim=16, decoder_n_points=2, num_queries=12, num_denoising=0, **layers, **_named(),
+        )  # fmt: skip
+    _save(transformers.AutoModelForObjectDetection, config, folder)
+    kind = {"yolos": "Yolos", "detr": "Detr", "rt_detr": "RTDetr"}[architecture]
+    _processor(kind, {"size": size, "do_pad": False, **images}).save_pretrained(folder)
+    return folder
+
+
+def _named() -> dict[str, Any]:
+    return {"id2label": dict(enumerate(LABELS)), "label2id": {label: i for i, label in enumerate(LABELS)}}
+
+
+def _save(auto: Any, config: Any, folder: Path) -> None:
+    import torch
+    from transformers.utils import logging
+
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = transformers.AutoModelForImageClassification.from_config(getattr(transformers, known.config)(**fields))
+        model = auto.from_config(config)
         _randomize(model)
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
@@ -109,18 +154,19 @@ def save(architecture: str, folder: Path, *, images: Mapping[str, Any] | None = 
     finally:
         if shown:
             logging.enable_progress_bar()
-    processor(architecture, **(images or {})).save_pretrained(folder)
-    return folder
 
 
 def processor(architecture: str, **images: Any) -> Any:
     """transformers' image processor of the architecture that computes with Pillow."""
+    known = ARCHITECTURES[architecture]
+    return _processor(known.processor, {**known.images, **images})
+
+
+def _processor(kind: str, fields: Mapping[str, Any]) -> Any:
     import transformers
 
-    known = ARCHITECTURES[architecture]
-    name = f"{known.processor}ImageProcessor"
     newer = int(transformers.__version__.split(".")[0]) >= 5
-    return getattr(transformers, f"{name}Pil" if newer else name)(**{**known.images, **images})
+    return getattr(transformers, f"{kind}ImageProcessor{'Pil' if newer else ''}")(**fields)
 
 
 def classifier_onnx(path: Path, *, layout: str = "NCHW", batch: int | str = "batch", gain: float = 1.0) -> Path:

@@ -53,6 +53,7 @@ TASKS: dict[str, str] = {
     "fill-mask": "repo_builder.tasks.fill_mask",
     "text2text-generation": "repo_builder.tasks.text2text_generation",
     "image-classification": "repo_builder.tasks.image_classification",
+    "object-detection": "repo_builder.tasks.object_detection",
 }
 
 
@@ -105,6 +106,7 @@ HEADS: tuple[tuple[str, str], ...] = (
     ("MTModel", "text2text-generation"),
     ("ForImageClassification", "image-classification"),
     ("ForImageClassificationWithTeacher", "image-classification"),
+    ("ForObjectDetection", "object-detection"),
 )
 """Endings of the class that wrote a model (``architectures`` of config.json), and what it does."""
 

@@ -19,15 +19,23 @@ from repo_builder.tensors import TensorSpec
 
 MODEL = Path(__file__).parent.parent / "templates" / "image" / "model.py"
 IMAGE = "IMAGE"
+SIZES = "image_sizes"
+"""Height and width of each image, turned as its orientation says, before it is resized."""
 LABEL_FILE = "labels.txt"
 CPUS_PER_PREPROCESSOR = 8
 """A process decodes on as many threads; Pillow lets go of the interpreter's lock while it decodes and resizes."""
 
 
 def preprocess(
-    name: str, pixels: TensorSpec, settings: ImageSettings, *, max_batch_size: int, instances: int = 1
+    name: str,
+    pixels: TensorSpec,
+    settings: ImageSettings,
+    *,
+    max_batch_size: int,
+    instances: int = 1,
+    sizes: bool = False,
 ) -> PlannedModel:
-    """The Triton model that makes ``pixels`` of IMAGE, Pillow in its version folder.
+    """The Triton model that makes ``pixels`` of IMAGE (with ``sizes`` also ``SIZES``), Pillow in its version folder.
 
     Args:
         pixels: FP32 [rows, 3, height, width], or [rows, height, width, 3] where the settings say so.
@@ -37,6 +45,7 @@ def preprocess(
     """
     library = vendored_pillow.library()
     files: dict[str, Content] = {"model.py": MODEL}
+    outputs = [pixels, *([TensorSpec(SIZES, "INT32", (pixels.shape[0], 2))] if sizes else [])]
     files |= {f"vendor/{path}": file for path, file in library.files.items()}
     config = build(
         {
@@ -44,7 +53,7 @@ def preprocess(
             "backend": "python",
             "max_batch_size": max_batch_size,
             "input": [_public(pixels, max_batch_size)],
-            "output": [tensor_fields(pixels, max_batch_size)],
+            "output": [tensor_fields(spec, max_batch_size) for spec in outputs],
             "instance_group": [{"kind": "KIND_CPU", "count": instances}],
             **({"dynamic_batching": {}} if max_batch_size else {}),
             "parameters": {
@@ -66,6 +75,7 @@ def image_ensemble(
     labels: Mapping[str, Sequence[str]] | None = None,
     inner: Mapping[str, str] | None = None,
     behind: Mapping[str, Step] | None = None,
+    sizes: bool = False,
 ) -> tuple[PlannedModel, ...]:
     """The ensemble, its preprocessing, its engine, and the models behind that: one that makes text of a plan's indices
     if there is one, and ``behind``.
@@ -76,6 +86,7 @@ def image_ensemble(
             then answers with them.
         inner: the engine's own tensor -> its name in the ensemble, where others could bear it.
         behind: models that read the engine's answers, by their names in ``step_configs``; they give the public outputs.
+        sizes: those also read ``SIZES``.
     """
     name = model.public_name
     encoder = engine_model(f"{name}_encoder", model, engine)
@@ -87,6 +98,7 @@ def image_ensemble(
         settings,
         max_batch_size=size,
         instances=max(1, (model.cpus or 1) // CPUS_PER_PREPROCESSOR),
+        sizes=sizes,
     )
     after = dict(behind or {})
     own = inner or {}

@@ -96,6 +96,7 @@ def asked(options: ImageOptions, layout: str) -> ImageSettings:
 _PLAIN = (
     *("ViT", "DeiT", "Bit", "CLIP", "Siglip", "Pvt", "MobileNetV1", "Blip", "ChineseCLIP", "Beit", "MobileNetV2"),
     *("ConvNext", "Levit", "EfficientNet", "MobileViT", "Segformer"),
+    *(DETECTORS := ("Detr", "Yolos", "RTDetr", "ConditionalDetr", "DeformableDetr")),
 )
 """Image processors of transformers whose steps are those of :class:`ImageSettings`, as their code says."""
 
@@ -107,15 +108,20 @@ def read(processor: Any) -> ImageSettings:
         UnknownTaskError: a class with steps that nobody looked at.
         SourceCorruptError: values that the class itself would refuse.
     """
-    name = type(processor).__name__
-    kind = name.removesuffix("Pil").removesuffix("Fast").removesuffix("ImageProcessor").removesuffix("FeatureExtractor")
+    kind = kind_of(processor)
     if kind not in _PLAIN:
         raise UnknownTaskError(
-            f"the image processor is a {name}",
+            f"the image processor is a {type(processor).__name__}",
             expected="one of " + ", ".join(f"{one}ImageProcessor" for one in _PLAIN),
             mend="choose the task 'tensors' with a module.py:factory, and prepare the images in the client",
         )
     own = Settings(processor)
+    if kind in DETECTORS and own.get("do_pad") and own.pair("pad_size"):
+        raise UnknownTaskError(
+            "preprocessor_config.json pads images to a pad_size, and a mask tells the model where they end",
+            expected="no pad_size: each image is taken as it is resized",
+            mend="set do_pad to false and size to the model's height and width",
+        )
     resized = _resized(kind, own)
     offset = -1.0 if kind == "EfficientNet" and own.get("do_rescale") and own.get("rescale_offset") else None
     mean, std = _normalized(kind, own)
@@ -141,9 +147,15 @@ def one_size(settings: ImageSettings) -> Pair:
         raise UnknownTaskError(
             "preprocessor_config.json gives every image a size of its own",
             expected="size with height and width, or a crop_size: images of one size make a batch",
-            mend="set do_center_crop and crop_size in preprocessor_config.json",
+            mend="set do_center_crop and crop_size in preprocessor_config.json (for detectors size: height and width)",
         )
     return settings.shape
+
+
+def kind_of(processor: Any) -> str:
+    """The class's name without its endings: ``ViT``, ``Detr``."""
+    name = type(processor).__name__
+    return name.removesuffix("Pil").removesuffix("Fast").removesuffix("ImageProcessor").removesuffix("FeatureExtractor")
 
 
 _PADDING = ("ViT", "DeiT", "Bit", "CLIP", "Siglip", "Pvt", "MobileNetV1", "Levit")

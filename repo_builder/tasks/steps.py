@@ -24,6 +24,7 @@ PARAMETERS: dict[str, tuple[str, ...]] = {
         *("forced_bos_token_id", "forced_eos_token_id", "repetition_penalty", "no_repeat_ngram_size"),
         *("bad_words_ids", "suppress_tokens", "begin_suppress_tokens"),
     ),
+    "detections": ("labels", "scoring", "top_k", "threshold"),
     "image": (
         *("height", "width", "shortest_edge", "longest_edge", "resample", "crop_height", "crop_width"),
         *("pad_height", "pad_width", "rescale_factor", "rescale_offset", "channel_order", "image_mean", "image_std"),
@@ -45,6 +46,7 @@ STEPS: dict[str, Mapping[str, str]] = {
     "question-answering": {**_TEXT, "postprocess": "answers"},
     "fill-mask": {**_TEXT, "postprocess": "masks"},
     "image-classification": _IMAGE,
+    "object-detection": {**_IMAGE, "postprocess": "detections"},
     "text2text-generation": {"generate": "generate", "encoder": "", "decoder": ""},
 }
 """By task: the steps that ``step_configs`` is laid over, and the template of each; empty where Triton's code runs."""

@@ -1,9 +1,10 @@
 """Encoded images in, pixels out: a Triton Python-backend model around the Pillow library.
 
 The input (BYTES [batch, 1]) holds one encoded image a row, the output (FP32 [batch, 3, height, width], or
-[batch, height, width, 3] where ``layout`` is ``nhwc``) its pixels. An
-image is turned as its EXIF orientation says, made RGB, and then goes through these steps, as `transformers` takes them
-with Pillow. Every setting is a string in the config's ``parameters``; a step whose settings are absent is left out:
+[batch, height, width, 3] where ``layout`` is ``nhwc``) its pixels; a second output, where the config has one (INT32
+[batch, 2]), the height and width of the image before it is resized. An image is turned as its EXIF orientation says,
+made RGB, and then goes through these steps, as `transformers` takes them with Pillow. Every setting is a string in the
+config's ``parameters``; a step whose settings are absent is left out:
 
 - ``height``, ``width``: the size to resize to; or ``shortest_edge``: the size of the shorter edge, the other keeps the
   ratio; with ``longest_edge``: its limit.
@@ -58,7 +59,8 @@ class TritonPythonModel:
 
         Image.MAX_IMAGE_PIXELS = None
         Image.init()
-        self.input, self.output = config["input"][0]["name"], config["output"][0]["name"]
+        self.input = config["input"][0]["name"]
+        self.outputs = [output["name"] for output in config["output"]]
         self.max_pixels = _number({"max_pixels": MAX_PIXELS, **parameters}, "max_pixels", int)
         self.formats = parameters.get("formats", FORMATS).split(",")
         if unknown := sorted(set(self.formats) - set(Image.OPEN)):
@@ -90,17 +92,19 @@ class TritonPythonModel:
         return [_refusal(several) if isinstance(several, str) else self._response(several, made) for several in rows]
 
     def _response(self, rows, made):
-        pixels = [next(made) for _ in rows]
-        for number, found in enumerate(pixels):
+        images = [next(made) for _ in rows]
+        for number, found in enumerate(images):
             if isinstance(found, str):
                 return _refusal(f"input '{self.input}': image {number} {found}")
-        tensor = pb_utils.Tensor(self.output, np.stack(pixels))
-        return pb_utils.InferenceResponse(output_tensors=[tensor])
+        arrays = map(np.stack, zip(*images, strict=True))
+        tensors = [pb_utils.Tensor(*named) for named in zip(self.outputs, arrays, strict=False)]
+        return pb_utils.InferenceResponse(output_tensors=tensors)
 
     def _made(self, raw):
-        """The pixels of an encoded image, or why there are none."""
+        """The pixels of an encoded image and its height and width, or why there are none."""
         try:
-            return self._pixels(self._decoded(raw))
+            image = self._decoded(raw)
+            return self._pixels(image), np.array([image.height, image.width], np.int32)
         except Refused as error:
             return str(error)
         except Exception as error:  # noqa: BLE001  a decoder may raise anything on a broken file

@@ -31,6 +31,7 @@ models:
 - name: planted
   source: one.onnx
   image: {shortest_edge: 40, crop: 32, channels: BGR, mean: [104, 117, 123], std: 58.8}
+  labels: [a, b, c, d, e, f, g]
   step_configs: {preprocess: {parameters: {channel_order: rgb}}}
   samples: {images: [photo.png, wide.jpg]}
   cpus: 1
