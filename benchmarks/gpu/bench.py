@@ -1,6 +1,7 @@
 """Plans on this machine's GPU: built, inspected, compared with PyTorch, timed against it, and served.
 
     python benchmarks/gpu/bench.py [--models resnet50,bert_base,minilm] [--precisions fp16,tf32,fp32,int8]
+                                   [--keep-fp32 bert_base=node_add_*,LayerNormalization]
                                    [--folder build/gpu] [--minilm FOLDER] [--page docs/benchmarks.md]
 
 Needs a Python with repo-builder, a CUDA PyTorch, torchvision, transformers and sentence-transformers, and TensorRT in
@@ -40,6 +41,9 @@ def main() -> None:
     parser.add_argument("--precisions", default="fp16,tf32,fp32,int8")
     parser.add_argument("--folder", type=Path, default=Path("build/gpu"))
     parser.add_argument("--minilm", help="its folder or hub id", default="sentence-transformers/all-MiniLM-L6-v2")
+    parser.add_argument(
+        "--keep-fp32", action="append", default=[], metavar="MODEL=NODES", help="nodes of its fp16 plan kept in float32"
+    )
     parser.add_argument("--no-torch", action="store_true", help="leave PyTorch's own times out")
     parser.add_argument("--page", type=Path, help="a page with markers to put the tables into")
     options = parser.parse_args()
@@ -116,6 +120,8 @@ def _tensors(name: str, options: argparse.Namespace, precision: str) -> dict[str
         "samples": {"arrays": samples},
         "tolerances": {"*": {"max_rel_error": 0.5 if precision == "int8" else 2e-2}},
     }
+    if precision == "fp16" and (kept := dict(k.split("=", 1) for k in options.keep_fp32).get(name)):
+        spec["tensorrt"] = {"keep_fp32": kept.split(",")}
     file = folder / f"{name}-{precision}.yaml"
     file.write_text(json.dumps({"models": [spec]}))
     repository = folder / "repository"
@@ -138,7 +144,13 @@ def _tensors(name: str, options: argparse.Namespace, precision: str) -> dict[str
             "problem": found.problem,
             "pytorch_fp16": compare(rounded, source, "batch 8").max_rel_error,
         }
-    done = {"build": result.reports[spec["name"]], "seconds": took, "errors": errors, "performance": _timed(plan)}
+    done = {
+        "build": result.reports[spec["name"]],
+        "seconds": took,
+        "kept_fp32": spec.get("tensorrt", {}).get("keep_fp32", []),
+        "errors": errors,
+        "performance": _timed(plan),
+    }
     if name == "bert_base" and precision == "fp16":
         batch = model.arrays(32)
         wanted = {t.name: batch[t.name].astype(t.numpy) for t in artifact.inputs}

@@ -62,7 +62,9 @@ def _accuracy(model: Mapping[str, Any]) -> list[str]:
         layers = ", ".join(f"{n} {k}" for k, n in made["build"]["engine"]["layers"]["by_precision"].items())
         error = _by_output(made, "max_rel_error")
         cosine = min(found["cosine"] for found in made["errors"].values())
-        lines.append(f"| {precision} | {made['build']['engine']['seconds']:.0f} | {layers} | {error} | {cosine:.6f} |")
+        kept = ", ".join(f"`{pattern}`" for pattern in made.get("kept_fp32", []))
+        called = f"{precision}, {kept} in fp32" if kept else precision
+        lines.append(f"| {called} | {made['build']['engine']['seconds']:.0f} | {layers} | {error} | {cosine:.6f} |")
     if built := _built(model):
         lines.append(f"| PyTorch fp16, eager | | | {_by_output(built[0][1], 'pytorch_fp16')} | |")
     return lines + _failed(model)

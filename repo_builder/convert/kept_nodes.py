@@ -5,9 +5,13 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from repo_builder.convert import onnx_graph
 from repo_builder.errors import SpecError, nearest
+
+if TYPE_CHECKING:
+    from onnx import NodeProto
 
 
 def chosen(patterns: Sequence[str], path: Path, floats: Collection[str] | None = None) -> list[str]:
@@ -66,7 +70,16 @@ def _fitting(pattern: str, nodes: Mapping[str, str]) -> list[str]:
 
 def operators(path: Path) -> dict[str, str]:
     """Name -> operator of every node, in the graphs inside nodes too."""
+    return {n.name: n.op_type for n in _nodes(path)}
+
+
+def outputs(path: Path, names: Collection[str]) -> dict[str, list[str]]:
+    """Name -> output tensors of these nodes: a layer of TensorRT 8.6 may bear only the latter."""
+    return {n.name: list(n.output) for n in _nodes(path) if n.name in names}
+
+
+def _nodes(path: Path) -> list[NodeProto]:
     import onnx
 
     model = onnx.load(str(path), load_external_data=False)
-    return {n.name: n.op_type for graph in onnx_graph.subgraphs(model.graph) for n in graph.node}
+    return [n for graph in onnx_graph.subgraphs(model.graph) for n in graph.node]

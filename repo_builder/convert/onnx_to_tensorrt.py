@@ -159,7 +159,7 @@ def convert(
         "version_compatible": options.version_compatible,
         "hardware_compatible": options.hardware_compatible,
         "plugins": [str(library) for library in libraries],
-        "keep_fp32": list(loss.kept) if weak else [],
+        "keep_fp32": kept_nodes.outputs(graph.path, loss.kept) if weak else {},
     }
     say(f"building the plan with {builder.installed.called}")
     answer = calls.call(builder.installed, "build.py", request, progress)

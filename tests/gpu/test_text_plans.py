@@ -58,8 +58,10 @@ def built(task: str, head: str, precision: str, *, config: Any = None, **fields:
 def test_text_classification_gives_its_labels() -> None:
     from repo_builder import client, pipeline
 
-    for precision in ("fp32", "fp16"):
-        repository, report = built("text-classification", "sequence-classification", precision)
+    # LOGITS of one text may all lie near zero, where half precision has no small error relative to them: up to 1.8
+    # over all texts, off by 4.3e-3 in the emulation on the CPU and by 2.0e-3 in TensorRT 8.6.
+    for precision, limit in (("fp32", {}), ("fp16", {"LOGITS": {"max_abs_error": 5e-3}})):
+        repository, report = built("text-classification", "sequence-classification", precision, tolerances=limit)
         assert report["outputs"]["LABELS"]["max_abs_error"] == 0.0
         assert sorted(p.name for p in repository.iterdir()) == ["m", "m_encoder", "m_strings", "m_tokenizer"]
         assert (repository / "m_encoder" / "1" / "model.plan").is_file()

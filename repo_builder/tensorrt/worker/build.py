@@ -3,7 +3,8 @@
 Request: ``onnx`` and ``plan`` (paths), ``precision`` (fp32, tf32, fp16, bf16, int8, fp8), ``profiles``
 (``[{input: {"min", "opt", "max"}, "values": {shape tensor: {"min", "opt", "max"}}}]``), and, where they are wanted,
 ``workspace_mib``, ``optimization_level``, ``timing_cache`` (path), ``version_compatible``, ``hardware_compatible``,
-``plugins`` (paths), ``keep_fp32`` (ONNX node names, weakly typed networks only), ``module``.
+``plugins`` (paths), ``keep_fp32`` (names of ONNX nodes, each with its
+outputs' names; weakly typed networks only), ``module``.
 
 Answer: ``module``, ``version``, ``seconds``, ``timing_cache`` (new, reused or null), ``plan_bytes``,
 ``strongly_typed``, ``flags`` (names of all builder flags that are on), ``plugins``, ``kept`` (``{"layers": n,
@@ -95,7 +96,7 @@ def _asked(trt, request):
     known = {
         "onnx": "", "plan": "", "precision": "fp32", "profiles": [], "workspace_mib": None, "optimization_level": None,
         "timing_cache": None, "version_compatible": False, "hardware_compatible": False, "plugins": [],
-        "keep_fp32": [], "module": None,
+        "keep_fp32": {}, "module": None,
     }  # fmt: skip
     unknown = sorted(set(request) - set(known))
     if unknown:

@@ -77,13 +77,17 @@ def set_flags(trt, config, network, asked, told, strongly):
     return kept
 
 
-def _keep_fp32(trt, network, names):
-    """Give FP32 to the layers made from these ONNX nodes; ``{"layers": n, "missing": names without such layers}``."""
-    names = set(names)
-    left, kept = set(names), 0
+def _keep_fp32(trt, network, outputs):
+    """Give FP32 to the layers made from ONNX nodes; ``{"layers": n, "missing": names without such layers}``.
+
+    Args:
+        outputs: the nodes' names, each with the names of its output tensors.
+    """
+    makers = {tensor: node for node, tensors in outputs.items() for tensor in tensors}
+    left, kept = set(outputs), 0
     for layer in onnx_network.layers(network):
-        node = _node(layer)
-        if node not in names:
+        node = _node(layer, makers)
+        if node not in outputs:
             continue
         left.discard(node)
         if runtime.name_of(layer.type) in _SHAPES or not _floats(layer):
@@ -95,19 +99,25 @@ def _keep_fp32(trt, network, names):
         kept += 1
     if not kept:
         raise Refused(
-            "no layer of the network computes what keep_fp32 names ({})".format(", ".join(sorted(names)[:5])),
+            "no layer of the network computes what keep_fp32 names ({})".format(", ".join(sorted(outputs)[:5])),
             "names of ONNX nodes that compute in floating point",
             "`repo-builder inspect` lists the nodes",
         )
     return {"layers": kept, "missing": sorted(left)}
 
 
-def _node(layer):
-    """The ONNX node of a layer: the parser's metadata where it has them, else the layer's name."""
+def _node(layer, makers):
+    """The ONNX node of a layer: by the parser's metadata where it has them, by its name, or by what it puts out.
+
+    The parser gives a LayerNormalization's layer neither before TensorRT 10.1 (onnx-tensorrt, pull request 967), and
+    names its output as ONNX does (``ImporterContext::registerTensor``).
+    """
     metadata = getattr(layer, "metadata", "") or ""
     mark = "[ONNX Layer: "
     if metadata.startswith(mark):
         return metadata[len(mark) :].split("]", 1)[0]
+    if layer.name.startswith("(Unnamed Layer") and layer.num_outputs:
+        return makers.get(layer.get_output(0).name, layer.name)
     return layer.name
 
 
