@@ -66,6 +66,77 @@ def old_objects(path: str) -> None:
     file.write_bytes(made.SerializeToString())
 
 
+def saver_in_answer(path: str) -> None:
+    """A signature that writes a file whenever it is asked: ``PWNED`` beside the model."""
+    module = tf.Module()
+    module.w = tf.Variable(weights(4, 3))
+    target = str(Path(path).with_name("PWNED"))
+
+    @tf.function
+    def write(x: tf.Tensor) -> tf.Tensor:
+        tf.raw_ops.SaveV2(prefix=target, tensor_names=["x"], shape_and_slices=[""], tensors=[x])
+        return x
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 4], tf.float32, name="x")])
+    def serve(x: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"scores": write(x) @ module.w}
+
+    tf.saved_model.save(module, path, signatures={"serving_default": serve})
+
+
+def _with_savers(path: str, extra: str) -> None:
+    """A SavedModel of TensorFlow 1 with an operator of a saver of its own: see ``extra``."""
+    from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+
+    target = str(Path(path).with_name("PWNED"))
+    with tf.Graph().as_default(), v1.Session() as session:
+        x = v1.placeholder(tf.float32, [None, 2], name="x")
+        w = v1.get_variable("w", initializer=weights(2, 3))
+        write = tf.raw_ops.SaveV2(prefix=target, tensor_names=["w"], shape_and_slices=[""], tensors=[tf.ones([2, 3])])
+        read = tf.raw_ops.RestoreV2(prefix=target, tensor_names=["w"], shape_and_slices=[""], dtypes=[tf.float32])
+        with tf.control_dependencies([write] if extra == "answer" else read if extra == "read" else []):
+            y = tf.identity(x @ w, name="y")
+        session.run(v1.global_variables_initializer())
+        start = tf.group(write, name="start") if extra == "start" else None
+        v1.saved_model.simple_save(session, path, {"x": x}, {"y": y}, legacy_init_op=start)
+    file = Path(path) / "saved_model.pb"
+    made = SavedModel.FromString(file.read_bytes())
+    for node in made.meta_graphs[0].graph_def.node:
+        if extra == "restore" and node.name == "save/restore_all":
+            node.input.append(f"^{write.name}")
+        if extra == "elsewhere" and node.name == "save/RestoreV2":
+            node.input[0] = read[0].op.inputs[0].op.name
+    file.write_bytes(made.SerializeToString())
+
+
+def saver_v1_answer(path: str) -> None:
+    _with_savers(path, "answer")
+
+
+def saver_v1_read(path: str) -> None:
+    _with_savers(path, "read")
+
+
+def saver_v1_start(path: str) -> None:
+    """Written while it is loaded, by its initialisation."""
+    _with_savers(path, "start")
+
+
+def saver_v1_restore(path: str) -> None:
+    """Written while it is loaded, by what restores its variables."""
+    _with_savers(path, "restore")
+
+
+def saver_v1_elsewhere(path: str) -> None:
+    """Its variables are read from a file that it names itself."""
+    _with_savers(path, "elsewhere")
+
+
+def saver_v1_unused(path: str) -> None:
+    """Operators of a saver that nothing runs."""
+    _with_savers(path, "unused")
+
+
 def texts(path: str) -> None:
     module = tf.Module()
 

@@ -146,6 +146,31 @@ def test_what_is_refused_runs_nothing(
 
 
 @pytest.mark.parametrize(
+    ("kind", "place"),
+    [
+        ("saver_in_answer", "the signature serving_default runs the operator SaveV2"),
+        ("saver_v1_answer", "the signature serving_default runs the operator SaveV2"),
+        ("saver_v1_read", "the signature serving_default runs the operator RestoreV2"),
+        ("saver_v1_start", "the collection saved_model_main_op runs the operator SaveV2"),
+        ("saver_v1_restore", "restoring its variables runs the operator SaveV2"),
+        ("saver_v1_elsewhere", "restoring its variables runs the operator RestoreV2"),
+    ],
+)
+def test_savers_that_answers_or_loading_would_run_are_refused(make: Make, kind: str, place: str) -> None:
+    source = make(kind, kind)
+    with pytest.raises(UnsafeSourceError) as caught:
+        formats.opened(formats.get("savedmodel").describe(source))
+    assert place in str(caught.value)
+    assert not list(source.parent.rglob("PWNED*"))
+
+
+def test_savers_that_nothing_runs_stay_allowed(make: Make) -> None:
+    source = formats.opened(formats.get("savedmodel").describe(make("saver_v1_unused", "unused")))
+    assert formats.get("savedmodel").run(source, {"x": np.ones((1, 2), np.float32)})["y"].shape == (1, 3)
+    assert not list(source.path.parent.rglob("PWNED*"))
+
+
+@pytest.mark.parametrize(
     ("kind", "name"), [("frozen", "f.pb"), ("tflite", "t.tflite"), ("keras_sequential", "s.keras")]
 )
 def test_truncated_files_are_one_clear_error(make: Make, tmp_path: Path, kind: str, name: str) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import loop
 import tensorflow as tf
+import tensorflow_savers
 from tensorflow.python.framework import convert_to_constants
 
 v1 = tf.compat.v1
@@ -68,6 +69,7 @@ def checkpoint(path: str, asked: Sequence[str]) -> Any:
     with tf.Graph().as_default() as imported, v1.Session(graph=imported) as session:
         graph, _ = _for_inference(meta.graph_def, constants=False)
         meta.graph_def.CopyFrom(graph)
+        tensorflow_savers.check(meta)
         for name in ("train_op", "losses", "summaries"):
             meta.collection_def.pop(name, None)
         saver = v1.train.import_meta_graph(meta, clear_devices=True)
@@ -93,9 +95,9 @@ def _frozen(session: Any, signatures: Any, path: str, asked: Sequence[str]) -> A
         outputs = [chosen.outputs[name].name for name in sorted(chosen.outputs)]
     else:
         inputs, outputs = [], _outputs(session.graph, path, asked)
-    graph = v1.graph_util.convert_variables_to_constants(
-        session, session.graph.as_graph_def(), [name.rpartition(":")[0] for name in outputs]
-    )
+    graph = session.graph.as_graph_def()
+    tensorflow_savers.check_outputs(graph, outputs)
+    graph = v1.graph_util.convert_variables_to_constants(session, graph, [name.rpartition(":")[0] for name in outputs])
     graph, notes = _for_inference(graph)
     if {node.op for node in graph.node} & _CALLS:
         graph, inputs, outputs, names = _inlined(graph, inputs, outputs, names)

@@ -18,8 +18,10 @@ import numpy as np
 import onnx
 import tensorflow as tf
 import tensorflow_keras_file
+import tensorflow_savers
 import tensorflow_v1
 import tf2onnx
+from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 _DTYPES = {
     "bool": "BOOL", "uint8": "UINT8", "uint16": "UINT16", "uint32": "UINT32", "uint64": "UINT64", "int8": "INT8",
@@ -139,6 +141,8 @@ def _example(tensor: tuple[str, str, Any], size: int) -> Any:
 
 
 def _saved_model(source: str) -> Model:
+    for meta in SavedModel.FromString(Path(source, "saved_model.pb").read_bytes()).meta_graphs:
+        tensorflow_savers.check(meta)
     try:
         loaded = tf.saved_model.load(source)
         signatures = dict(loaded.signatures)
