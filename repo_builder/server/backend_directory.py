@@ -10,7 +10,8 @@ from pathlib import Path
 
 STAND_INS = Path(__file__).parent / "backends"
 _WORKER = Path(__file__).parent.parent / "tensorrt" / "worker"
-SHARED = {f"tensorrt/tensorrt_stand_in/{name}": _WORKER / name for name in ("cuda.py", "profile_values.py")}
+_NAMES = ("allocator.py", "cuda.py", "profile_values.py")
+SHARED = {f"tensorrt/tensorrt_stand_in/{name}": _WORKER / name for name in _NAMES}
 """Files of the stand-ins that lie elsewhere in this package, by their places in the backend directory."""
 
 

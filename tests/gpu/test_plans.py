@@ -12,7 +12,6 @@ import json
 import subprocess
 import sys
 import tempfile
-import traceback
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
 import backend_double
+import by_hand
 from backend_double import Request
 
 try:
@@ -394,31 +394,10 @@ def test_a_version_compatible_plan_runs_where_its_own_code_is_allowed() -> None:
         model.finalize()
 
 
-class Skipped(Exception):
-    pass
-
-
 def skip(why: str) -> None:
     """Under pytest its own skip."""
-    raise pytest.skip.Exception(why) if "pytest" in globals() else Skipped(why)
-
-
-def main() -> int:
-    failures = 0
-    for name, test in list(globals().items()):
-        if name.startswith("test_"):
-            try:
-                test()
-                print("passed", name, flush=True)
-            except Skipped as why:
-                print("skipped", name, why, flush=True)
-            except Exception:  # noqa: BLE001 (the next test still runs)
-                failures += 1
-                print("FAILED", name, flush=True)
-                traceback.print_exc()
-    print(f"{failures} failed" if failures else "all passed")
-    return min(failures, 1)
+    raise pytest.skip.Exception(why) if "pytest" in globals() else by_hand.Skipped(why)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(by_hand.run(globals()))

@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-import traceback
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
+import by_hand
 
 try:
     import pytest
@@ -111,20 +111,5 @@ def test_zero_shot_classification_takes_several_labels() -> None:
     built("zero-shot-classification", "nli", "fp32")
 
 
-def main() -> int:
-    failures = 0
-    for name, test in list(globals().items()):
-        if name.startswith("test_"):
-            try:
-                test()
-                print("passed", name, flush=True)
-            except Exception:  # noqa: BLE001 (the next test still runs)
-                failures += 1
-                print("FAILED", name, flush=True)
-                traceback.print_exc()
-    print(f"{failures} failed" if failures else "all passed")
-    return min(failures, 1)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(by_hand.run(globals()))

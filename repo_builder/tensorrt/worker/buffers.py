@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import cuda
 import numpy as np
+from allocator import output_allocator
 from runtime import Refused
 
 
@@ -24,7 +25,7 @@ class Buffers:
         for name, tensor in self._plan.outputs.items():
             shape = tuple(self._context.get_tensor_shape(name))
             if any(dim < 0 for dim in shape):
-                self.allocators[name] = _allocator(self._plan.trt)
+                self.allocators[name] = output_allocator(self._plan.trt, cuda.DeviceMemory)
             else:
                 self._add(tensor, shape)
 
@@ -72,25 +73,3 @@ class Buffers:
         for name in self._plan.outputs:
             if name in self.device:
                 stream.to_host(self.host[name].pointer, self.device[name].pointer, self.array(name).nbytes)
-
-
-def _allocator(trt):
-    class Allocator(trt.IOutputAllocator):
-        """Memory for an output whose size is known only once its data is."""
-
-        def __init__(self):
-            trt.IOutputAllocator.__init__(self)
-            self.memory, self.shape = cuda.DeviceMemory(1), ()
-
-        def reallocate_output(self, tensor_name, memory, size, alignment):  # noqa: ARG002 (TensorRT's interface)
-            if size > self.memory.nbytes:
-                self.memory = cuda.DeviceMemory(size)
-            return self.memory.pointer
-
-        def reallocate_output_async(self, tensor_name, memory, size, alignment, stream):  # noqa: ARG002
-            return self.reallocate_output(tensor_name, memory, size, alignment)
-
-        def notify_shape(self, tensor_name, shape):  # noqa: ARG002
-            self.shape = tuple(shape)
-
-    return Allocator()

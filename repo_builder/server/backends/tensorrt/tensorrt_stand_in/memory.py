@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tensorrt_stand_in import cuda
+from tensorrt_stand_in.allocator import output_allocator
 from tensorrt_stand_in.messages import refuse
 
 
@@ -41,7 +42,7 @@ class Memory:
     def _add_output(self, name, tensor, contexts):
         shapes = [tuple(context.trt.get_tensor_shape(name)) for context in contexts]
         if not self.known or any(dim < 0 for shape in shapes for dim in shape):
-            self.allocators[name] = _output_allocator(self.plan.trt)
+            self.allocators[name] = output_allocator(self.plan.trt, cuda.DeviceMemory)
         else:
             largest = max(_volume(shape) * tensor.dtype.itemsize for shape in shapes)
             most = max(int(context.trt.get_max_output_size(name)) for context in contexts)
@@ -83,29 +84,6 @@ class Memory:
         array = self.host[name].array(shape, tensor.dtype)
         stream.to_host(self.host[name].pointer, source.pointer, array.nbytes)
         return array
-
-
-def _output_allocator(trt):
-    """Memory for an output whose size is known only once its data is."""
-
-    class Allocator(trt.IOutputAllocator):
-        def __init__(self):
-            trt.IOutputAllocator.__init__(self)
-            self.memory, self.shape = cuda.DeviceMemory(1), ()
-
-        def reallocate_output(self, tensor_name, memory, size, alignment):  # noqa: ARG002 (TensorRT's interface)
-            if size > self.memory.nbytes:
-                self.memory.close()
-                self.memory = cuda.DeviceMemory(size)
-            return self.memory.pointer
-
-        def reallocate_output_async(self, tensor_name, memory, size, alignment, stream):  # noqa: ARG002
-            return self.reallocate_output(tensor_name, memory, size, alignment)
-
-        def notify_shape(self, tensor_name, shape):  # noqa: ARG002
-            self.shape = tuple(shape)
-
-    return Allocator()
 
 
 def _volume(shape):
