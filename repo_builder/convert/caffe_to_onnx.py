@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from repo_builder.artifact import Artifact
-from repo_builder.convert import onnx_graph
+from repo_builder.convert import onnx_graph, onnx_written
 from repo_builder.convert.caffe import net as caffe_model
 from repo_builder.convert.cases import cases
-from repo_builder.convert.runner import check
 from repo_builder.errors import TargetError
 from repo_builder.formats import caffe, caffe_net, caffe_shapes, caffe_weights
 from repo_builder.formats.examples import example_inputs
@@ -63,29 +61,16 @@ def convert(
         raise session.died
     if progress:
         progress("writing its layers as ONNX")
-    with tempfile.TemporaryDirectory(prefix=".convert-", dir=out.parent) as folder:
-        path = Path(folder) / out.name
-        write(source, path)
-        accepted = check(
-            path,
-            source.inputs,
-            source.outputs,
-            checked,
-            opset=caffe_model.OPSET,
-            ir_version=caffe_model.IR_VERSION,
-        )
-        made = accepted.artifact
-        for name in made.files:
-            (made.folder / name).replace(out.parent / name)
     provenance = {
         "exporter": "repo_builder caffe_to_onnx",
-        "opset": caffe_model.OPSET,
-        "ir_version": caffe_model.IR_VERSION,
         "reference": "OpenCV " + caffe.FRAMEWORK.requirements[0].partition("==")[2],
-        "cases": accepted.cases,
-        "max_abs_error": accepted.max_abs_error,
     }
-    return replace(made, path=out, provenance=provenance)
+    with tempfile.TemporaryDirectory(prefix=".convert-", dir=out.parent) as folder:
+        raw = Path(folder) / "caffe.onnx"
+        write(source, raw)
+        return onnx_written.accepted(
+            raw, out, source.inputs, source.outputs, checked, opset=opset, ir_version=ir_version, provenance=provenance
+        )
 
 
 def write(source: Artifact, path: Path) -> None:

@@ -12,17 +12,14 @@ import numpy as np
 
 from repo_builder import formats
 from repo_builder.artifact import Artifact
-from repo_builder.convert import onnx_care
+from repo_builder.convert import onnx_written
 from repo_builder.convert.cases import CheckedCase, Source, cases
-from repo_builder.convert.runner import check
-from repo_builder.errors import RepoBuilderError, SignatureError
+from repo_builder.errors import SignatureError
 from repo_builder.formats import framework_process
-from repo_builder.formats.examples import example_inputs
+from repo_builder.formats.examples import SIZES, working_inputs
 from repo_builder.formats.framework_process import Session
 
 Progress = Callable[[str], None]
-_SIZES = (3, 16, 32, 224)
-"""Tried for symbolic dims beyond the batch, until the model takes them."""
 
 
 def convert(source: Artifact, out: Path, *, opset: int, ir_version: int, progress: Progress | None = None) -> Artifact:
@@ -46,30 +43,19 @@ def convert(source: Artifact, out: Path, *, opset: int, ir_version: int, progres
         return tuple(answers[spec.name] for spec in source.outputs)
 
     with tempfile.TemporaryDirectory(prefix=".convert-", dir=out.parent) as folder:
-        raw, path = Path(folder) / "framework.onnx", Path(folder) / out.name
+        raw = Path(folder) / "framework.onnx"
         tell(f"converting it with {framework.name}")
-        notes = [*session.convert(raw, min(opset, framework.opset))]
-        tell("checking and simplifying the ONNX file")
-        cared = onnx_care.care(raw, path, source.inputs, source.outputs, opset=opset, ir_version=ir_version)
-        notes += cared.notes
+        notes = session.convert(raw, min(opset, framework.opset))
         tell("comparing answers")
         checked = _own_cases(source, session, ask) or cases(source.inputs, _examples(source, session), ask)
         if session.died:
             raise session.died
-        accepted = check(path, source.inputs, source.outputs, checked, opset=cared.opset, ir_version=ir_version)
-        made = accepted.artifact
-        for name in made.files:
-            (made.folder / name).replace(out.parent / name)
-    provenance = {
-        "exporter": framework.name,
-        **source.facts.get("framework", {}),
-        "opset": made.facts["opset"],
-        "ir_version": made.facts["ir_version"],
-        "notes": notes,
-        "cases": accepted.cases,
-        "max_abs_error": accepted.max_abs_error,
-    }
-    return replace(made, path=out, batch=source.batch, provenance=provenance)
+        tell("checking and simplifying the ONNX file")
+        told = {"exporter": framework.name, **source.facts.get("framework", {}), "notes": notes}
+        made = onnx_written.accepted(
+            raw, out, source.inputs, source.outputs, checked, opset=opset, ir_version=ir_version, provenance=told
+        )
+    return replace(made, batch=source.batch)
 
 
 def _own_cases(source: Artifact, session: Session, ask: Source) -> list[CheckedCase]:
@@ -89,20 +75,12 @@ def _examples(source: Artifact, session: Session) -> Mapping[str, np.ndarray[Any
     Raises:
         SignatureError: it takes none of the sizes that were tried; with its words for the first ones.
     """
-    first = {spec.shape[0] for spec in source.inputs if spec.shape}
-    others = dict.fromkeys(d for spec in source.inputs for d in spec.shape if isinstance(d, str) and d not in first)
-    failure: RepoBuilderError | None = None
-    for size in _SIZES if others else _SIZES[:1]:
-        made = example_inputs(source.inputs, {**{str(d): 2 for d in first}, **dict.fromkeys(others, size)})
-        try:
-            session.run(made)
-        except SignatureError as error:
-            failure = failure or error
-            continue
-        return made
-    assert failure is not None
-    raise SignatureError(
-        f"{source.path.name} takes none of the example inputs: {failure.found}",
-        expected="a model that runs with " + ", ".join(map(str, _SIZES)) + " for " + ", ".join(map(str, others)),
-        mend="say sizes that it takes in `inputs:` of the spec",
-    )
+    try:
+        return working_inputs(source.inputs, session.run)
+    except SignatureError as error:
+        dims = dict.fromkeys(d for spec in source.inputs for d in spec.shape[1:] if isinstance(d, str))
+        raise SignatureError(
+            f"{source.path.name} takes none of the example inputs: {error.found}",
+            expected="a model that runs with " + ", ".join(map(str, SIZES)) + " for " + ", ".join(map(str, dims)),
+            mend="say sizes that it takes in `inputs:` of the spec",
+        ) from error

@@ -11,10 +11,13 @@ from repo_builder.convert import onnx_graph, onnx_slim
 from repo_builder.errors import ConversionError, SourceCorruptError, first_line
 from repo_builder.formats import framework_names, onnx_external, onnx_stamp, onnx_summary
 from repo_builder.formats import onnx as onnx_format
-from repo_builder.tensors import TensorSpec
+from repo_builder.tensors import TensorSpec, from_onnx
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto
+
+_WEIGHTS_APART = 4
+"""The first IR version in which weights are no inputs."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,7 @@ def care(
     """
     model = _load(path)
     notes = [mend] if (mend := _mend_stamp(model)) else []
+    _drop_weights(model)
     notes += _sign(model.graph, inputs, outputs)
     model = onnx_graph.at_opset(model, min(opset, onnx_graph.opset_of(model)))
     onnx_graph.strip(model)
@@ -74,6 +78,28 @@ def care(
         if smaller is not None:
             files = onnx_graph.save(smaller, out)
     return Care(tuple(notes), onnx_graph.opset_of(model), files)
+
+
+def findings(path: Path) -> list[str]:
+    """What care would say of a file that is served as it is: its stamp, unused inputs, the checker's words.
+
+    What the checker refuses ONNX Runtime may run, with the answers of the model that it was exported from, so that
+    these are notes; the file is served where ONNX Runtime loads it.
+    """
+    import onnx
+
+    model = onnx.load(str(path), load_external_data=False)
+    notes = [told] if (told := onnx_stamp.look(model).told()) else []
+    notes += _unread(model.graph)
+    try:
+        onnx_format.check(path)
+    except SourceCorruptError as error:
+        notes.append(f"{error.found}; ONNX Runtime's answers decide")
+    return notes
+
+
+def _unread(graph: GraphProto) -> list[str]:
+    return [f"input '{name}' is read by no node; it stays in the signature" for name in onnx_summary.unused(graph)]
 
 
 def _load(path: Path) -> ModelProto:
@@ -113,11 +139,17 @@ def _mend_stamp(model: ModelProto) -> str:
     return f"{stamp.told()}; stamped {right}{unsure}"
 
 
-def _sign(graph: GraphProto, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> list[str]:
-    """Give inputs and outputs the names and shapes of the signature; notes on inputs that nothing reads."""
-    weights = {tensor.name for tensor in graph.initializer}
+def _drop_weights(model: ModelProto) -> None:
+    """Weights that are listed as inputs, as IR version 3 wants it, are inputs no more."""
+    graph = model.graph
+    weights = {tensor.name for tensor in graph.initializer} | {t.values.name for t in graph.sparse_initializer}
     for value in [value for value in graph.input if value.name in weights]:
         graph.input.remove(value)
+    model.ir_version = max(model.ir_version, _WEIGHTS_APART)
+
+
+def _sign(graph: GraphProto, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> list[str]:
+    """Give inputs and outputs the names and shapes of the signature; notes on inputs that nothing reads."""
     told = _with_dropped(graph, inputs)
     if len(graph.output) != len(outputs):
         raise _counts("output", [v.name for v in graph.output], outputs)
@@ -130,7 +162,7 @@ def _sign(graph: GraphProto, inputs: Sequence[TensorSpec], outputs: Sequence[Ten
     )
     for value, spec in zip((*graph.input, *graph.output), (*inputs, *outputs), strict=True):
         onnx_graph.set_shape(value, spec.shape)
-    return [f"input '{name}' is read by no node; it stays in the signature" for name in onnx_summary.unused(graph)]
+    return _unread(graph)
 
 
 def _with_dropped(graph: GraphProto, inputs: Sequence[TensorSpec]) -> list[Any]:
@@ -139,10 +171,6 @@ def _with_dropped(graph: GraphProto, inputs: Sequence[TensorSpec]) -> list[Any]:
     Raises:
         ConversionError: the file has other inputs.
     """
-    from onnx import TensorProto, ValueInfoProto
-
-    from repo_builder.tensors import dtype
-
     if len(graph.input) == len(inputs):
         return list(graph.input)
     wanted = [spec.name for spec in inputs]
@@ -152,29 +180,12 @@ def _with_dropped(graph: GraphProto, inputs: Sequence[TensorSpec]) -> list[Any]:
         if name not in wanted or name in found:
             raise _counts("input", [v.name for v in graph.input], inputs)
         found[name] = value
-    whole = []
-    for spec in inputs:
-        value = ValueInfoProto()
-        if spec.name in found:
-            value.CopyFrom(found[spec.name])
-        else:
-            value.name = spec.name
-            value.type.tensor_type.elem_type = TensorProto.DataType.Value(
-                TensorProto.DataType.Name(dtype(spec.dtype).onnx)
-            )
-            value.type.tensor_type.shape.SetInParent()
-            for _ in spec.shape:
-                value.type.tensor_type.shape.dim.add()
-        whole.append(value)
-    del graph.input[:]
-    graph.input.extend(whole)
+    onnx_graph.set_inputs(graph, found, inputs)
     return list(graph.input)
 
 
 def _same_kind(side: str, value: Any, spec: TensorSpec) -> None:
     """Raises ConversionError where the file's tensor has another dtype, rank or fixed size than the signature."""
-    from repo_builder.tensors import from_onnx
-
     tensor = value.type.tensor_type
     if not value.type.HasField("tensor_type"):
         raise ConversionError(f"the file's {side} '{value.name}' is no tensor, {spec} was declared")

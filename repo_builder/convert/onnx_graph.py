@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from repo_builder.errors import ConversionError
-from repo_builder.tensors import Shape
+from repo_builder.tensors import Shape, TensorSpec, dtype
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto
@@ -31,7 +31,8 @@ def rename(graph: GraphProto, inputs: Mapping[str, str], outputs: Sequence[str])
     """Give inputs (old name -> new name) and outputs (by position) their names.
 
     An inner value that bears one of these names is renamed. An output that is an input, a weight or another output gets
-    an Identity node of its own, since ONNX Runtime refuses one name for two values.
+    an Identity node of its own, since ONNX Runtime refuses one name for two values; an input that is an output under
+    the same name stays so.
     """
     if len(outputs) != len(graph.output):
         raise ConversionError(f"the file has {len(graph.output)} outputs, the source model has {len(outputs)}")
@@ -47,7 +48,7 @@ def rename(graph: GraphProto, inputs: Mapping[str, str], outputs: Sequence[str])
         if value.name in produced:
             produced.remove(value.name)
             mapping[value.name] = wanted
-        else:
+        elif inputs.get(value.name) != wanted:
             copies.append((value.name, wanted))
     _apply(graph, mapping)
     for name, wanted in copies:
@@ -66,6 +67,28 @@ def set_shape(value: ValueInfoProto, shape: Shape) -> None:
             dims.dim.add(dim_param=size)
         else:
             dims.dim.add(dim_value=size)
+
+
+def set_inputs(graph: GraphProto, found: Mapping[str, ValueInfoProto], specs: Sequence[TensorSpec]) -> None:
+    """The graph's inputs in the order of ``specs``; one that no node uses, and an exporter dropped, is there again.
+
+    Args:
+        found: name of a spec -> the file's input for it.
+    """
+    from onnx import ValueInfoProto
+
+    ordered = []
+    for spec in specs:
+        value = ValueInfoProto()
+        if spec.name in found:
+            value.CopyFrom(found[spec.name])
+        else:
+            value.name = spec.name
+            value.type.tensor_type.elem_type = dtype(spec.dtype).onnx
+            set_shape(value, spec.shape)
+        ordered.append(value)
+    del graph.input[:]
+    graph.input.extend(ordered)
 
 
 def strip(model: ModelProto) -> None:

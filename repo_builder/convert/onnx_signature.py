@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from repo_builder.convert import onnx_graph
 from repo_builder.convert.cases import CheckedCase
 from repo_builder.errors import ConversionError
-from repo_builder.tensors import Shape, TensorSpec, dtype, from_numpy
+from repo_builder.tensors import Shape, TensorSpec, from_numpy
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -38,7 +38,9 @@ def write(
     graph = model.graph
     names = _input_dims(graph, inputs)
     onnx_graph.rename(graph, {name: spec.name for name, spec in inputs.items()}, outputs)
-    _order_inputs(graph, list(inputs.values()))
+    onnx_graph.set_inputs(graph, {value.name: value for value in graph.input}, list(inputs.values()))
+    for value, spec in zip(graph.input, inputs.values(), strict=True):
+        onnx_graph.set_shape(value, spec.shape)
     specs = []
     for position, value in enumerate(graph.output):
         shape = _output_shape(value, [case.outputs[position].shape for case in cases], cases, names, symbolic)
@@ -62,25 +64,6 @@ def _input_dims(graph: Any, inputs: Mapping[str, TensorSpec]) -> dict[str, str]:
             if dim.dim_param and isinstance(declared, str) and names.setdefault(dim.dim_param, declared) != declared:
                 raise ConversionError(f"the exporter ties the dims '{names[dim.dim_param]}' and '{declared}' together")
     return names
-
-
-def _order_inputs(graph: Any, specs: Sequence[TensorSpec]) -> None:
-    """The inputs as declared; one that the model does not use, and an exporter left out, is there again."""
-    from onnx import ValueInfoProto
-
-    found = {value.name: value for value in graph.input}
-    ordered = []
-    for spec in specs:
-        value = ValueInfoProto()
-        if spec.name in found:
-            value.CopyFrom(found[spec.name])
-        else:
-            value.name = spec.name
-            value.type.tensor_type.elem_type = dtype(spec.dtype).onnx
-        onnx_graph.set_shape(value, spec.shape)
-        ordered.append(value)
-    del graph.input[:]
-    graph.input.extend(ordered)
 
 
 def _output_shape(

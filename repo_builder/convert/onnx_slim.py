@@ -7,25 +7,16 @@ from __future__ import annotations
 
 import copy
 import importlib.util
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from repo_builder.convert import onnx_graph
-from repo_builder.convert.cases import CheckedCase, cases
-from repo_builder.convert.runner import compare
-from repo_builder.errors import RepoBuilderError, SignatureError, first_line
+from repo_builder.convert.runner import compare, own_cases
+from repo_builder.errors import RepoBuilderError, first_line
 from repo_builder.formats import onnx as onnx_format
-from repo_builder.formats.examples import example_inputs
 
 if TYPE_CHECKING:
     from onnx import ModelProto
-
-    from repo_builder.artifact import Artifact
-
-_SIZES = (3, 16, 32, 224)
 
 
 def slim(model: ModelProto, path: Path) -> tuple[ModelProto | None, str]:
@@ -49,7 +40,7 @@ def slim(model: ModelProto, path: Path) -> tuple[ModelProto | None, str]:
         source, other = onnx_format.describe(path), onnx_format.describe(made)
         if (source.inputs, source.outputs) != (other.inputs, other.outputs):
             return None, "not simplified: onnxslim changes the signature"
-        compare(other, _checked(source))
+        compare(other, own_cases(source))
     except RepoBuilderError as error:
         return None, f"not simplified: {error.found}"
     except Exception as error:  # noqa: BLE001 - an optimizer may raise anything
@@ -72,29 +63,3 @@ def _slimmed(model: ModelProto) -> ModelProto:
     made.ir_version = model.ir_version
     onnx_graph.strip(made)
     return made
-
-
-def _checked(source: Artifact) -> Sequence[CheckedCase]:
-    """Seeded inputs of two sizes with the file's own answers."""
-
-    def ask(inputs: Mapping[str, np.ndarray[Any, Any]]) -> tuple[np.ndarray[Any, Any], ...]:
-        answers = onnx_format.run(source, inputs)
-        return tuple(answers[spec.name] for spec in source.outputs)
-
-    return cases(source.inputs, _examples(source), ask, all_dims=False)
-
-
-def _examples(source: Artifact) -> Mapping[str, np.ndarray[Any, Any]]:
-    first = {spec.shape[0] for spec in source.inputs if spec.shape}
-    dims = {d for spec in source.inputs for d in spec.shape if isinstance(d, str)}
-    failure: SignatureError | None = None
-    for size in _SIZES if dims - first else _SIZES[:1]:
-        made = example_inputs(source.inputs, {d: 2 if d in first else size for d in dims})
-        try:
-            onnx_format.run(source, made)
-        except SignatureError as error:
-            failure = failure or error
-            continue
-        return made
-    assert failure is not None
-    raise failure

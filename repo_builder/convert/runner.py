@@ -12,8 +12,10 @@ import numpy as np
 from repo_builder.artifact import Artifact
 from repo_builder.compare import settled
 from repo_builder.convert.cases import CheckedCase
+from repo_builder.convert.cases import cases as make_cases
 from repo_builder.errors import ConversionError
 from repo_builder.formats import onnx
+from repo_builder.formats.examples import working_inputs
 from repo_builder.tensors import TensorSpec
 
 RELATIVE = {"float64": 1e-6, "float32": 1e-4, "float16": 1e-2}
@@ -68,6 +70,24 @@ def check(
     _same_signature("input", artifact.inputs, inputs)
     _same_signature("output", artifact.outputs, outputs)
     return Accepted(artifact, compare(artifact, cases, ranked), len(cases))
+
+
+def own_cases(source: Artifact, examples: Mapping[str, np.ndarray[Any, Any]] | None = None) -> list[CheckedCase]:
+    """Cases with an ONNX file's own answers, of two sizes where it takes them; for what is made of the file.
+
+    Args:
+        examples: one array per input; made up where None.
+
+    Raises:
+        SignatureError: the file takes none of the sizes that were tried.
+        RepoBuilderError: ONNX Runtime refuses it, or it answers differently when asked twice.
+    """
+
+    def ask(inputs: Mapping[str, np.ndarray[Any, Any]]) -> tuple[np.ndarray[Any, Any], ...]:
+        answers = onnx.run(source, inputs)
+        return tuple(answers[spec.name] for spec in source.outputs)
+
+    return make_cases(source.inputs, examples or working_inputs(source.inputs, ask), ask, all_dims=False)
 
 
 def compare(

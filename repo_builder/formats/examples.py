@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from typing import Any
 
@@ -13,6 +13,8 @@ from repo_builder.tensors import TensorSpec
 
 _ELEMENT_LIMIT = 1 << 28
 _DEFAULT_SIZE = 3
+SIZES = (3, 16, 32, 224)
+"""Tried for symbolic dims beyond axis 0 where nobody says which fit; axis 0 gets 2."""
 
 
 def example_inputs(
@@ -34,6 +36,39 @@ def example_inputs(
     """
     random = np.random.default_rng(seed)
     return {spec.name: _array(spec, sizes or {}, random) for spec in specs}
+
+
+def working_sizes(
+    specs: Sequence[TensorSpec], attempt: Callable[[dict[str, int]], object], tried: Sequence[int] = SIZES
+) -> dict[str, int]:
+    """Sizes of the symbolic dims that a model takes, the first that do.
+
+    Args:
+        attempt: runs the model with these sizes; raises SignatureError where it does not take them.
+
+    Raises:
+        SignatureError: it takes none; the model's own error for the first sizes.
+    """
+    first = {spec.shape[0] for spec in specs if spec.shape}
+    dims = dict.fromkeys(d for spec in specs for d in spec.shape if isinstance(d, str))
+    failure: SignatureError | None = None
+    for size in tried if dims.keys() - first else tried[:1]:
+        sizes = {d: 2 if d in first else size for d in dims}
+        try:
+            attempt(sizes)
+        except SignatureError as error:
+            failure = failure or error
+        else:
+            return sizes
+    assert failure is not None
+    raise failure
+
+
+def working_inputs(
+    specs: Sequence[TensorSpec], run: Callable[[dict[str, np.ndarray[Any, Any]]], object]
+) -> dict[str, np.ndarray[Any, Any]]:
+    """:func:`example_inputs` of :func:`working_sizes`."""
+    return example_inputs(specs, working_sizes(specs, lambda sizes: run(example_inputs(specs, sizes))))
 
 
 def _array(spec: TensorSpec, sizes: Mapping[str, int], random: np.random.Generator) -> np.ndarray[Any, Any]:

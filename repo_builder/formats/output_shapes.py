@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from repo_builder.errors import RepoBuilderError, SignatureError
-from repo_builder.formats.examples import example_inputs
+from repo_builder.errors import SignatureError
+from repo_builder.formats import examples
 from repo_builder.formats.torch_program import TorchProgram, output_names
 from repo_builder.tensors import TensorSpec, from_numpy
 
@@ -25,19 +25,7 @@ def working_sizes(program: TorchProgram, owner: str) -> dict[str, int]:
     Raises:
         SignatureError: with the model's own error for the first sizes.
     """
-    first = {spec.shape[0] for spec in program.inputs if spec.shape}
-    symbols = [d for spec in program.inputs for d in spec.shape if isinstance(d, str)]
-    failure: RepoBuilderError | None = None
-    for size in OTHER_SIZES:
-        sizes = {s: 2 if s in first else size for s in symbols}
-        try:
-            run(program, sizes, owner)
-        except SignatureError as error:
-            failure = failure or error
-        else:
-            return sizes
-    assert failure is not None
-    raise failure
+    return examples.working_sizes(program.inputs, lambda sizes: run(program, sizes, owner), OTHER_SIZES)
 
 
 def find_outputs(
@@ -87,7 +75,7 @@ def run(program: TorchProgram, sizes: Mapping[str, int], owner: str) -> Outputs:
     Raises:
         SignatureError: with the model's own error.
     """
-    arrays = example_inputs(program.inputs, sizes)
+    arrays = examples.example_inputs(program.inputs, sizes)
     unnamed = dataclasses.replace(program, outputs=())
     return tuple(unnamed.run_named(arrays, owner).values())
 

@@ -12,7 +12,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from repo_builder.convert import caffe_to_onnx
+from repo_builder.convert import caffe_to_onnx, onnx_written
 from repo_builder.convert.caffe.net import IR_VERSION, OPSET, WRITERS
 from repo_builder.convert.cases import CheckedCase, cases
 from repo_builder.convert.runner import Accepted, check
@@ -53,6 +53,16 @@ def test_every_rule_has_a_writer_and_a_test() -> None:
     told = "".join(caffe_nets.NETS.values())
     assert set(caffe_shapes.RULES) == set(WRITERS) == set(caffe_numpy.LAYERS)
     assert [kind for kind in WRITERS if f'type: "{kind}"' not in told] == []
+
+
+def test_a_net_goes_through_the_care_of_every_onnx_file(tmp_path: Path) -> None:
+    source, raw, checked = _written(caffe_nets.WHOLE["mobile"], tmp_path)
+    told = {"opset": 20, "ir_version": 9, "provenance": {"exporter": "caffe", "notes": ["told before"]}}
+    made = onnx_written.accepted(raw, tmp_path / "out.onnx", source.inputs, source.outputs, checked, **told)
+    assert made.path == tmp_path / "out.onnx"
+    assert made.provenance["notes"] == ["told before", "simplified by onnxslim: 8 nodes became 5"]
+    assert (made.provenance["cases"], made.facts["opset"]) == (len(checked), OPSET)
+    assert sorted(path.name for path in tmp_path.glob("*.onnx")) == ["model.onnx", "out.onnx"]
 
 
 def _changed(path: Path, name: str, change: Any) -> None:

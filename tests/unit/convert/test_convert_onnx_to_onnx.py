@@ -9,8 +9,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from repo_builder.convert.onnx_to_onnx import convert
-from repo_builder.errors import TargetError
+from repo_builder.errors import SourceCorruptError, TargetError
 from repo_builder.formats import onnx as onnx_format
+from repo_builder.tensors import TensorSpec
 
 
 def test_a_source_that_fits_is_not_rewritten(tmp_path):
@@ -83,3 +84,54 @@ def test_the_callers_examples_are_used(tmp_path):
     made = convert(source, tmp_path / "model.onnx", opset=18, ir_version=8, examples=examples)
     assert made.facts["ir_version"] == 8
     assert made.provenance["max_abs_error"] == {"y": 0.0}
+
+
+def small(path, nodes, inputs, outputs, tensors=(), **more):
+    def told(values):
+        return [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in values.items()]
+
+    return graphs.save(helper.make_graph(nodes, "graph", told(inputs), told(outputs), list(tensors)), path, **more)
+
+
+def test_what_is_odd_about_a_file_that_is_taken_as_it_is_is_told(tmp_path):
+    """ONNX Runtime runs it all the same."""
+    relu = [helper.make_node("Relu", ["x"], ["h"]), helper.make_node("Relu", ["h"], ["y"])]
+    path = small(tmp_path / "m.onnx", relu, {"x": ["b", 3], "u": ["b", 3]}, {"y": ["b", 3]})
+    model = onnx.load(str(path))
+    model.graph.value_info.append(helper.make_tensor_value_info("h", TensorProto.FLOAT, ["b", 4]))
+    onnx.save(model, str(path))
+    before = path.read_bytes()
+    made = convert(onnx_format.describe(path), tmp_path / "model.onnx", opset=18, ir_version=9)
+    unused, checker = made.provenance["notes"]
+    assert unused == "input 'u' is read by no node; it stays in the signature"
+    assert checker.startswith("onnx.checker ")
+    assert "Inferred shape and existing shape differ in dimension 1" in checker
+    assert checker.endswith("; ONNX Runtime's answers decide")
+    assert (made.path, path.read_bytes()) == (path, before)
+
+
+def test_what_the_user_says_of_the_inputs_stands_in_the_lowered_file(tmp_path):
+    path = graphs.linear(tmp_path / "m.onnx", opset=20, ir_version=10)
+    source = onnx_format.describe(path, [TensorSpec("x", "FP32", (4, 3))])
+    made = convert(source, tmp_path / "model.onnx", opset=17, ir_version=8)
+    assert made.inputs == (TensorSpec("x", "FP32", (4, 3)),)
+    assert made.outputs == (TensorSpec("y", "FP32", (4, 2)),)
+
+
+def test_weights_that_are_inputs_and_inputs_that_are_outputs_are_lowered(tmp_path):
+    w = numpy_helper.from_array(np.float32([1, 2, 3]), "w")
+    mul = [helper.make_node("Mul", ["x", "w"], ["y"])]
+    inputs, outputs = {"x": ["b", 3], "w": [3]}, {"y": ["b", 3], "x": ["b", 3], "w": [3]}
+    path = small(tmp_path / "m.onnx", mul, inputs, outputs, [w], opset=9, ir_version=3)
+    made = convert(onnx_format.describe(path), tmp_path / "model.onnx", opset=8, ir_version=9)
+    assert [spec.name for spec in made.inputs] == ["x"]
+    assert [spec.name for spec in made.outputs] == ["y", "x", "w"]
+    answers = onnx_format.run(made, {"x": np.ones((2, 3), np.float32)})
+    assert [answers[name].tolist() for name in ("y", "x", "w")] == [[[1, 2, 3]] * 2, [[1, 1, 1]] * 2, [1, 2, 3]]
+
+
+def test_a_wrong_stamp_of_a_users_file_is_told_before_it_is_lowered(tmp_path):
+    mean = [helper.make_node("ReduceMean", ["x"], ["y"], axes=[1], keepdims=1)]
+    path = small(tmp_path / "m.onnx", mean, {"x": ["b", 3]}, {"y": ["b", 1]}, opset=21, ir_version=10)
+    with pytest.raises(SourceCorruptError, match=r"m.onnx: the file is stamped opset 21, but .* fit opsets 1 to 17"):
+        convert(onnx_format.describe(path), tmp_path / "model.onnx", opset=18, ir_version=9)
