@@ -15,6 +15,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -92,14 +93,10 @@ class Session:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
         worker = WORKERS / framework.worker
         command = [sys.executable, "-I", "-S", "-c", child.LAUNCHER, str(os.getpid())]
-        self._process = subprocess.Popen(
+        self._process = _start(
             [*command, str(python), "-I", "-B", "-u", "-X", "utf8", "-c", _STARTED, str(WORKERS), str(worker)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            cwd=self._folder,
-            env={**kept, "CUDA_VISIBLE_DEVICES": "", **framework.variables},
-            start_new_session=True,
+            self._folder,
+            {**kept, "CUDA_VISIBLE_DEVICES": "", **framework.variables},
         )
         self._keeper = threading.Thread(target=child.keep, args=(self._process.stderr, self._log), daemon=True)
         self._keeper.start()
@@ -130,6 +127,7 @@ class Session:
             FrameworkError: its process died, or took too long.
         """
         signature.check_arrays(self.signature.inputs, arrays, self.source.name)
+        self._refuse_if_dead()
         with tempfile.TemporaryDirectory(dir=self._folder) as folder:
             given, answered = Path(folder) / "given.npz", Path(folder) / "answered.npz"
             np.savez(given, **{str(i): _plain(arrays[s.name]) for i, s in enumerate(self.signature.inputs)})  # type: ignore[arg-type]
@@ -145,6 +143,7 @@ class Session:
 
     def examples(self) -> list[Arrays]:
         """Inputs that try this model, made by the worker from the model itself; none where it knows of none."""
+        self._refuse_if_dead()
         with tempfile.TemporaryDirectory(dir=self._folder) as folder:
             made = Path(folder) / "examples.npz"
             count = int(self._ask("examples", outputs=str(made))["cases"])
@@ -155,10 +154,15 @@ class Session:
         return [dict(zip(names, row, strict=True)) for row in rows]
 
     def close(self) -> None:
-        """End the process; its log is kept only where something went wrong."""
+        """End the process; its log is kept only where something went wrong. Who asks it again is told so."""
         if self._closed:
             return
         self._closed = True
+        self.died = self.died or FrameworkError(
+            f"the process of {self.framework.name} that had {self.source.name} open was closed",
+            expected="a session that is open",
+            mend="ask framework_process.session for it again: it opens the model anew",
+        )
         atexit.unregister(self.close)
         child.end(self._process, self._keeper)
         for pipe in (self._process.stdin, self._process.stdout):
@@ -170,9 +174,8 @@ class Session:
             self._log.unlink(missing_ok=True)
 
     def _ask(self, do: str, **more: Any) -> dict[str, Any]:
-        if self.died:
-            raise self.died
         with self._asking:
+            self._refuse_if_dead()
             try:
                 answer = self._answer(json.dumps({"do": do, **more}).encode() + b"\n")
             except BaseException:  # whatever came between: request and answer are no longer in step
@@ -185,6 +188,10 @@ class Session:
         if "done" in answer:
             return dict(answer["done"])
         raise self._failure(do, str(answer.get("failed")))
+
+    def _refuse_if_dead(self) -> None:
+        if self.died:
+            raise self.died
 
     def _answer(self, line: bytes) -> dict[str, Any]:
         assert self._process.stdin
@@ -244,6 +251,29 @@ class Session:
                 raise SignatureError(f"{self.source.name} has no {side}", expected="at least one")
         signature.refuse_bf16((*inputs, *outputs), self.source.name)
         return Signature(inputs, outputs, dict(told.get("versions", {})), tuple(told.get("notes", ())))
+
+
+def _start(command: list[str], folder: Path, variables: dict[str, str]) -> subprocess.Popen[bytes]:
+    """The process, started by a thread that lasts as long as this process does.
+
+    Linux counts the thread that started a child as its parent: with that thread's end, ``child.LAUNCHER`` ends it.
+    """
+    thread = _STARTERS.get(os.getpid())  # a forked process has none of our threads
+    if thread is None:
+        thread = _STARTERS[os.getpid()] = ThreadPoolExecutor(1, "framework-starter")
+    return thread.submit(
+        subprocess.Popen,
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=folder,
+        env=variables,
+        start_new_session=True,
+    ).result()
+
+
+_STARTERS: dict[int, ThreadPoolExecutor] = {}
 
 
 def _refusal(told: Mapping[str, Any]) -> RepoBuilderError:

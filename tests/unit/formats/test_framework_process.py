@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+import threading
 import time
 from pathlib import Path
 
@@ -117,6 +120,59 @@ def test_a_dead_session_says_so_again_and_the_next_one_starts_anew(tmp_path: Pat
         with pytest.raises(FrameworkError, match="was killed by SIGKILL"):
             session.run({"x": X})
     again = framework_process.session(FRAMEWORK, tmp_path / "a.npmodel", "json", {"a": 1})
+    assert again.run({"x": X})["net_y_1"].shape == (2, 2)
+
+
+def test_a_session_outlives_the_thread_that_opened_it(tmp_path: Path) -> None:
+    found: list[Session] = []
+    thread = threading.Thread(target=lambda: found.append(opened(tmp_path / "a.npmodel")))
+    thread.start()
+    thread.join()
+    time.sleep(0.2)
+    assert found[0].run({"x": X})["net_y_1"].shape == (2, 2)
+
+
+def test_a_session_does_not_outlive_its_process(tmp_path: Path) -> None:
+    path = numpy_framework.save(tmp_path / "a.npmodel")
+    script = (
+        "import os, sys, time, numpy_framework\nfrom pathlib import Path\n"
+        "from repo_builder.formats import framework_process\n"
+        "made = framework_process.session(numpy_framework.FRAMEWORK, Path(sys.argv[1]), 'json', {})\n"
+        "print(made._process.pid, flush=True)\ntime.sleep(60)"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    with subprocess.Popen([sys.executable, "-c", script, path], stdout=subprocess.PIPE, env=environment) as process:
+        assert process.stdout
+        pid = int(process.stdout.readline())
+        assert not gone(pid)
+        process.kill()
+    until = time.monotonic() + 20
+    while not gone(pid) and _state(pid) != "Z" and time.monotonic() < until:
+        time.sleep(0.05)
+    assert gone(pid) or _state(pid) == "Z"
+
+
+def _state(pid: int) -> str:
+    """``Z`` of a process that ended and that nobody asked for."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return "Z"
+
+
+def test_a_closed_session_says_so_and_the_next_one_is_opened(tmp_path: Path, cache: Path) -> None:
+    session = opened(tmp_path / "a.npmodel")
+    session.close()
+    asks = (
+        lambda: session.run({"x": X}),
+        lambda: session.convert(tmp_path / "a.onnx", 17),
+        session.examples,
+    )
+    for ask in asks:
+        with pytest.raises(FrameworkError, match=r"that had a\.npmodel open was closed"):
+            ask()
+    again = framework_process.session(FRAMEWORK, tmp_path / "a.npmodel", "json", {"a": 1})
+    assert again is not session
     assert again.run({"x": X})["net_y_1"].shape == (2, 2)
 
 
