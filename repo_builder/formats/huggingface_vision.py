@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import builtins
 import inspect
-import sys
 from typing import Any
 
 from repo_builder.artifact import Artifact
@@ -78,7 +76,6 @@ def load(artifact: Artifact, auto_class: str, shape: tuple[int, int, int]) -> To
             expected="a model of images alone",
             mend="name a module.py:factory that builds the module with its example inputs",
         )
-    _free_batch(model)
     spec = TensorSpec(PIXELS, "FP32", ("batch", *shape))
     examples = tuple(torch.from_numpy(a) for a in example_inputs([spec], _EXAMPLE_SIZES).values())
 
@@ -101,14 +98,3 @@ def load(artifact: Artifact, auto_class: str, shape: tuple[int, int, int]) -> To
             mend="correct size or crop_size in preprocessor_config.json",
         ) from error
     return TorchProgram(module, "eager", (spec,), outputs, examples)
-
-
-def _free_batch(model: Any) -> None:
-    """Let the batch stay free where a model's code asks for ``len`` of a tensor, as RT-DETR's does: Python's own makes
-    a plain number of it, and an exporter then fixes it."""
-    import torch
-
-    def size(of: Any) -> Any:
-        return of.shape[0] if isinstance(of, torch.Tensor) else builtins.len(of)
-
-    vars(sys.modules[type(model).__module__])["len"] = size

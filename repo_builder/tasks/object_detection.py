@@ -10,7 +10,7 @@ import numpy as np
 
 from repo_builder.artifact import Artifact
 from repo_builder.errors import SpecError, UnknownTaskError
-from repo_builder.formats import huggingface_model, huggingface_vision
+from repo_builder.formats import huggingface_detector, huggingface_model, huggingface_vision
 from repo_builder.formats.torch_program import TorchProgram
 from repo_builder.planned import PlannedModel
 from repo_builder.proof import Arrays, Case, Proof, Tolerance
@@ -52,6 +52,7 @@ def head(source: Artifact, model: ModelSpec) -> TorchProgram:
     image.check_parameters(model, settings)
     shape = (3, *image_settings.one_size(settings))
     program = huggingface_vision.load(source, "AutoModelForObjectDetection", shape)
+    huggingface_detector.steady(program.module.model)
     import torch
 
     class Detection(torch.nn.Module):  # type: ignore[misc]
