@@ -30,7 +30,7 @@ models:
 def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[pipeline.Result, Path]:
     home = tmp_path_factory.mktemp("detection")
     tiny_vision.save_detector("yolos", home / "yolos")
-    return spec_builds.build(home, f"target: 24.10\nmodels: [{{source: yolos, cpus: 1, step_configs: {THRESHOLD}}}]\n")
+    return spec_builds.build(home, SPEC.format("yolos", "0.3"))
 
 
 @pytest.fixture(scope="module")
