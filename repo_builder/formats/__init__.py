@@ -54,6 +54,7 @@ FORMATS: dict[str, str] = {
     "torchscript": "repo_builder.formats.torchscript",
     "exported_program": "repo_builder.formats.exported_program",
     "factory": "repo_builder.formats.factory",
+    "tf_checkpoint": "repo_builder.formats.tf_checkpoint",
     "huggingface": "repo_builder.formats.huggingface",
     "tensorrt_plan": "repo_builder.formats.tensorrt_plan",
     "caffe": "repo_builder.formats.caffe",
@@ -63,7 +64,6 @@ FORMATS: dict[str, str] = {
     "catboost": "repo_builder.formats.catboost",
     "savedmodel": "repo_builder.formats.savedmodel",
     "frozen_graph": "repo_builder.formats.frozen_graph",
-    "tf_checkpoint": "repo_builder.formats.tf_checkpoint",
     "keras": "repo_builder.formats.keras",
     "tflite": "repo_builder.formats.tflite",
 }
