@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from repo_builder.artifact import Artifact
-from repo_builder.errors import SignatureError
-from repo_builder.formats import tensorflow_framework, tensorflow_graphs
+from repo_builder.errors import SignatureError, SourceCorruptError
+from repo_builder.formats import source_file, tensorflow_framework, tensorflow_graphs
 from repo_builder.tensors import TensorSpec
 
 NAME = "frozen_graph"
@@ -34,6 +34,7 @@ def describe(path: Path, inputs: Sequence[TensorSpec] = (), outputs: Sequence[st
         RepoBuilderError: as ``tensorflow_graphs``.
         SignatureError: the graph has variables: it is not frozen.
     """
+    _refuse_others(path)
     found = tensorflow_graphs.operators(path, tensorflow_graphs.GRAPH)
     if variables := sorted(_VARIABLES & set(found)):
         raise SignatureError(
@@ -43,3 +44,17 @@ def describe(path: Path, inputs: Sequence[TensorSpec] = (), outputs: Sequence[st
         )
     facts = {"kind": NAME, "operators": len(found), "options": {"outputs": list(outputs)}}
     return Artifact(path, NAME, tuple(inputs), files=(path.name,), facts=facts)
+
+
+def _refuse_others(path: Path) -> None:
+    """Protobuf messages of other kinds that bear this suffix; both begin with a number, as no GraphDef does."""
+    source_file.refuse_stand_ins(path)
+    head = source_file.head(path, 4)
+    if head[:1] != b"\x08":  # field 1, a number: ModelProto.ir_version, SavedModel.saved_model_schema_version
+        return
+    saved = head[:3] == b"\x08\x01\x12"
+    raise SourceCorruptError(
+        f"{path} is no frozen graph: it begins as " + ("a SavedModel's file does" if saved else "an ONNX model does"),
+        expected="a GraphDef of TensorFlow",
+        mend="name it saved_model.pb, beside its folder variables" if saved else f"name it {path.stem}.onnx",
+    )

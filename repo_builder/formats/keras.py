@@ -63,9 +63,9 @@ def _check_hdf5(path: Path, head: bytes) -> None:
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         if data.find(b"model_config") < 0:
             raise SourceCorruptError(
-                f"{path} holds weights alone, not the model's layers",
+                f"{path} holds weights alone, or other data, not a model's layers (it has no model_config)",
                 expected="what model.save('model.keras') writes",
-                mend="build the model, load the weights into it, and save all of it",
+                mend="if these are weights, build the model, load them into it, and save all of it",
             )
         if _LAMBDA.search(data):
             raise _code(path, "a layer")

@@ -14,6 +14,7 @@ from repo_builder.formats import pickle_scan, source_file
 from repo_builder.formats.torch_archive import TorchArchive
 
 # Source: the safetensors format description (README of huggingface/safetensors): u64 header size, JSON header, data.
+_OTHERS = {"tf_model.h5": ("TensorFlow", "from_tf"), "flax_model.msgpack": ("Flax", "from_flax")}
 _HEADER_LIMIT = 100_000_000
 _BITS = {"BOOL": 8, "U8": 8, "I8": 8, "F8_E5M2": 8, "F8_E4M3": 8, "U16": 16, "I16": 16, "F16": 16, "BF16": 16}
 _BITS |= {"U32": 32, "I32": 32, "F32": 32, "U64": 64, "I64": 64, "F64": 64, "C64": 64}
@@ -57,6 +58,13 @@ def find(folder: Path) -> Weights:
             shards = _shards(folder, index)
             files = (index, *shards)
         return _safetensors(folder, files, shards) if suffix == ".safetensors" else _pickles(folder, files, shards)
+    for name, (owner, option) in _OTHERS.items():
+        if (folder / name).exists():
+            raise SourceMissingError(
+                f"{folder} holds weights of {owner} alone ({name})",
+                expected="model.safetensors or pytorch_model.bin",
+                mend=f"with transformers 4: AutoModel.from_pretrained(folder, {option}=True).save_pretrained(folder)",
+            )
     raise SourceMissingError(
         f"{folder} holds no weights",
         expected="model.safetensors, model.safetensors.index.json with its shards, or pytorch_model.bin",

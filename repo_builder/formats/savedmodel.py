@@ -18,17 +18,19 @@ _GRAPH = "saved_model.pb"
 
 
 def matches(path: Path) -> bool:
-    """The folder, or the file in it."""
-    return path.name == _GRAPH if not path.is_dir() else (path / _GRAPH).is_file()
+    """The folder, or the file in it, or a folder of numbered versions, as TensorFlow Serving has them."""
+    return path.name == _GRAPH if not path.is_dir() else (_folder(path) / _GRAPH).is_file()
 
 
 def describe(path: Path, inputs: Sequence[TensorSpec] = ()) -> Artifact:
     """The artifact, without a signature: ``opened`` tells it. Facts: ``kind``, ``operators`` (their number).
 
+    Of a folder of versions, that of the highest number, as TensorFlow Serving takes it.
+
     Raises:
         RepoBuilderError: as ``tensorflow_graphs``; a file that is a link out of the folder.
     """
-    folder = path if path.is_dir() else path.parent
+    folder = _folder(path) if path.is_dir() else path.parent
     found = tensorflow_graphs.operators(folder / _GRAPH, tensorflow_graphs.SAVED_MODEL)
     files = tree_files(folder)
     for name in files:
@@ -48,3 +50,11 @@ def describe(path: Path, inputs: Sequence[TensorSpec] = ()) -> Artifact:
             )
         tensorflow_graphs.check_variables(folder / "variables", "variables")
     return Artifact(folder, NAME, tuple(inputs), files=files, facts={"kind": NAME, "operators": len(found)})
+
+
+def _folder(path: Path) -> Path:
+    """The folder itself, or the highest of its versions."""
+    if (path / _GRAPH).exists():
+        return path
+    versions = [p for p in path.iterdir() if p.name.isdecimal() and (p / _GRAPH).is_file()]
+    return max(versions, key=lambda p: int(p.name), default=path)

@@ -9,6 +9,8 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import onnx
+import onnx.parser
 import pytest
 
 from repo_builder import formats, spec
@@ -80,6 +82,13 @@ class TestSavedModel:
         (folder / "variables" / "variables.data-00000-of-00001").write_bytes(bytes(63) + b"x")
         assert savedmodel.describe(folder).digest() != before
 
+    def test_of_the_versions_of_a_served_folder_the_highest_is_taken(self, tmp_path: Path) -> None:
+        for version in ("1", "9", "10", "tmp"):
+            (tmp_path / "net").mkdir(exist_ok=True)
+            saved_model(tmp_path / "net" / version, "MatMul", variables=False)
+        name, path = formats.detect(str(tmp_path / "net"))
+        assert (name, formats.get(name).describe(path).path) == ("savedmodel", tmp_path / "net" / "10")
+
     def test_parts_that_are_missing(self, tmp_path: Path) -> None:
         bare = saved_model(tmp_path / "a", "VarHandleOp", variables=False)
         refused(savedmodel, bare, SourceMissingError, "has no folder variables, and its graph has variables")
@@ -144,6 +153,32 @@ class TestGraphs:
         model = spec.from_flags(str(tmp_path / "net"), exporter="trace").models[0]
         with pytest.raises(SpecError, match="exporter has no effect here: a savedmodel model has one converter"):
             asked.check(model, unit.describe(model), "tensors")
+
+    def test_files_of_other_kinds_say_what_they_are(self, tmp_path: Path) -> None:
+        onnx.save(
+            onnx.parser.parse_model('<ir_version: 8, opset_import: ["": 17]> g (float[1] x) => () {}'),
+            tmp_path / "n.pb",
+        )
+        refused(frozen_graph, tmp_path / "n.pb", SourceCorruptError, "it begins as an ONNX model does")
+        refused(frozen_graph, tmp_path / "n.pb", SourceCorruptError, "name it n.onnx")
+        saved = saved_model(tmp_path / "net", "MatMul") / "saved_model.pb"
+        saved.rename(tmp_path / "s.pb")
+        refused(frozen_graph, tmp_path / "s.pb", SourceCorruptError, "name it saved_model.pb")
+
+    def test_a_checkpoint_with_a_config_of_its_own_is_no_folder_of_hugging_face(self, tmp_path: Path) -> None:
+        (tmp_path / ".meta").write_bytes(field(2, graph("Placeholder", "VariableV2")))
+        checkpoint(tmp_path / "x")
+        (tmp_path / "x.index").rename(tmp_path / ".index")
+        (tmp_path / "config.json").write_text("{}")
+        assert formats.detect(str(tmp_path))[0] == "tf_checkpoint"
+
+    def test_a_folder_of_hugging_face_with_weights_of_tensorflow_alone(self, tmp_path: Path) -> None:
+        (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+        (tmp_path / "tf_model.h5").write_bytes(b"x")
+        refused(
+            formats.get("huggingface"), tmp_path, SourceMissingError, "holds weights of TensorFlow alone (tf_model.h5)"
+        )
+        refused(formats.get("huggingface"), tmp_path, SourceMissingError, "from_tf=True).save_pretrained(folder)")
 
     def test_variables_lie_elsewhere(self, tmp_path: Path) -> None:
         (tmp_path / "net.pb").write_bytes(graph("Placeholder", "VariableV2"))
@@ -239,7 +274,7 @@ class TestKeras:
         (tmp_path / "a.keras").write_bytes(content[:-30])
         refused(keras, tmp_path / "a.keras", SourceCorruptError, "is truncated or no Keras file")
         refused(keras, hdf5(tmp_path / "a.h5", b"model_config", eof=999), SourceCorruptError, "60 of 999 bytes")
-        refused(keras, hdf5(tmp_path / "w.h5", b"weights"), SourceCorruptError, "holds weights alone")
+        refused(keras, hdf5(tmp_path / "w.h5", b"weights"), SourceCorruptError, "holds weights alone, or other data")
         with zipfile.ZipFile(tmp_path / "b.keras", "w") as made:
             made.writestr("config.json", "{}")
         refused(keras, tmp_path / "b.keras", SourceCorruptError, "has no model.weights.h5 in it")
