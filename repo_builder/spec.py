@@ -284,6 +284,7 @@ class ModelSpec(_Value):
     samples: Samples = Field(Samples(), description="Inputs of the proof.")
     tolerances: Mapping[str, ToleranceSpec] = Field({}, description="Limits by output name; '*' for all others.")
     trust_remote_code: Bool = Field(False, description="Run Python code that comes with a Hugging Face model.")
+    trust_pickle: Bool = Field(False, description="Open a pickle of scikit-learn, which runs the code in it.")
 
     @model_validator(mode="after")
     def _named(self) -> ModelSpec:

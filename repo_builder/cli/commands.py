@@ -100,6 +100,9 @@ def build(
     cpus: Annotated[
         int | None, typer.Option(min=1, help="CPU cores to serve with: one instance each; default: this machine's.")
     ] = None,
+    trust_pickle: Annotated[
+        bool, typer.Option("--trust-pickle", help="Open a pickle of scikit-learn, which runs the code in it.")
+    ] = False,
     server: Server = "embedded",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done.")] = False,
     no_verify: Annotated[bool, typer.Option("--no-verify", help="Do not serve and compare.")] = False,
@@ -133,6 +136,7 @@ def build(
             name=name,
             exporter=exporter.value if exporter else None,
             cpus=cpus,
+            trust_pickle=trust_pickle or None,
         )
     if report and not dry_run:
         printing.write_report(report, result)

@@ -23,6 +23,7 @@ EDGES: dict[tuple[str, str], str] = {
     ("xgboost", "onnx"): "framework_to_onnx",
     ("lightgbm", "onnx"): "framework_to_onnx",
     ("catboost", "onnx"): "framework_to_onnx",
+    ("sklearn", "onnx"): "framework_to_onnx",
     ("torchscript", "torchscript"): "torchscript_to_torchscript",
     ("onnx", "tensorrt_plan"): "onnx_to_tensorrt",
 }

@@ -62,6 +62,7 @@ FORMATS: dict[str, str] = {
     "xgboost": "repo_builder.formats.xgboost",
     "lightgbm": "repo_builder.formats.lightgbm",
     "catboost": "repo_builder.formats.catboost",
+    "sklearn": "repo_builder.formats.sklearn",
     "savedmodel": "repo_builder.formats.savedmodel",
     "frozen_graph": "repo_builder.formats.frozen_graph",
     "keras": "repo_builder.formats.keras",
@@ -69,12 +70,7 @@ FORMATS: dict[str, str] = {
 }
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[\w.-]{1,96}")
-_PICKLE = (
-    "opening a pickle runs the code in it, so it is not opened: where you trained the model, write it with "
-    "skl2onnx.to_onnx(model, rows, options={'zipmap': False}), or with save_model for XGBoost, LightGBM and CatBoost"
-)
 _ELSEWHERE = {
-    **dict.fromkeys((".pkl", ".pickle", ".joblib", ".skops"), _PICKLE),
     ".safetensors": "name the folder that holds it together with config.json",
     ".bin": "name the folder that holds it together with config.json",
     ".py": "name the factory too: module.py:factory",

@@ -24,6 +24,7 @@ FRAMEWORK = Framework(
         "onnxmltools==1.16.0",
         "skl2onnx==1.20.0",
         "scikit-learn==1.9.1",
+        "skops==0.14.0",
         "onnx==1.20.1",
         "numpy==2.2.6",
     ),

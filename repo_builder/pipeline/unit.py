@@ -53,6 +53,8 @@ def describe(model: ModelSpec) -> Artifact:
     module = formats.get(name)
     if getattr(module, "CHOOSES_OUTPUTS", False):
         return cast(Artifact, cast(Any, module).describe(path, inputs, outputs=model.outputs))
+    if getattr(module, "PICKLES", False):
+        return cast(Artifact, cast(Any, module).describe(path, inputs, trust_pickle=model.trust_pickle))
     return module.describe(path, inputs)
 
 

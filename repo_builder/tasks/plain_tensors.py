@@ -27,7 +27,7 @@ from repo_builder.tensors import TensorSpec
 NAME = "tensors"
 SOURCES = frozenset(
     {"onnx", "torchscript", "exported_program", "factory", "caffe", "mxnet"}
-    | {"xgboost", "lightgbm", "catboost"}
+    | {"xgboost", "lightgbm", "catboost", "sklearn"}
     | {"savedmodel", "frozen_graph", "tf_checkpoint", "keras", "tflite"}
 )
 _CASES, _ROWS = 8, 40

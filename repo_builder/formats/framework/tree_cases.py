@@ -37,11 +37,11 @@ class Splits:
         return np.concatenate([near, [np.float32(0), wide, -wide]])
 
 
-def drawn(splits: Splits) -> list[Any]:
-    """Matrices [rows, columns]: two rows, many rows, a fifth zeros, a fifth NaN, one row."""
+def drawn(splits: Splits, around: bool = True) -> list[Any]:
+    """Matrices [rows, columns]: two rows, many rows, a fifth zeros, a fifth NaN, one row; as ``Splits.values``."""
     rng = np.random.default_rng(7)
 
-    def matrix(rows: int, around: bool = True) -> Any:
+    def matrix(rows: int, around: bool = around) -> Any:
         columns = [splits.values(place, rng, around) for place in range(len(splits.thresholds))]
         return np.stack([rng.permutation(np.resize(rng.permutation(one), rows)) for one in columns], axis=1)
 

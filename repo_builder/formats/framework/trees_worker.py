@@ -82,17 +82,23 @@ def run(model: Model, arrays: list[Any]) -> list[Any]:
 
 
 def examples(model: Model) -> list[list[Any]]:
-    splits = tree_cases.Splits(model.features)
+    cases = [[matrix] for matrix in tree_cases.drawn(splits(model))]
+    return tree_cases.taken(cases, lambda arrays: run(model, arrays))
+
+
+def splits(model: Model) -> tree_cases.Splits:
+    """What its nodes compare with."""
+    found = tree_cases.Splits(model.features)
     if model.kind == "xgboost":
         trees = [json.loads(tree) for tree in model.object.get_booster().get_dump(dump_format="json")]
-        _walk(trees, "split", "split_condition", splits)
+        _walk(trees, "split", "split_condition", found)
     elif model.kind == "lightgbm":
         trees = [tree["tree_structure"] for tree in model.object.dump_model()["tree_info"]]
-        _walk(trees, "split_feature", "threshold", splits)
+        _walk(trees, "split_feature", "threshold", found)
     else:
         for column, borders in model.object.get_borders().items():
-            splits.thresholds[column].update(borders)
-    return tree_cases.taken([[matrix] for matrix in tree_cases.drawn(splits)], lambda arrays: run(model, arrays))
+            found.thresholds[column].update(borders)
+    return found
 
 
 def _walk(nodes: list[Any], feature: str, threshold: str, splits: tree_cases.Splits) -> None:
@@ -115,15 +121,8 @@ def _xgboost(source: str) -> Model:
 
     booster = xgboost.Booster(model_file=source)
     learner = json.loads(booster.save_config())["learner"]
-    kind, objective = learner["gradient_booster"]["name"], learner["objective"]["name"]
-    if kind != "gbtree":
-        raise loop.Refused(f"the model's booster is {kind}, which is not converted", expected="gbtree")
-    if learner["gradient_booster"]["gbtree_model_param"]["num_parallel_tree"] != "1":
-        raise loop.Refused(
-            "the model is a forest (num_parallel_tree), which is converted wrongly", expected="1 tree a round"
-        )
-    if learner["learner_model_param"].get("num_target", "1") != "1":
-        raise loop.Refused("the model predicts several targets", expected="one target", mend="train a model for each")
+    objective = learner["objective"]["name"]
+    refuse_booster(learner)
     sort = {"binary": xgboost.XGBClassifier, "multi": xgboost.XGBClassifier, "reg": xgboost.XGBRegressor}
     if objective.split(":")[0] not in sort or objective in ("binary:hinge", "binary:logitraw", "reg:logistic"):
         raise _objective(objective, "binary:logistic, multi:softprob, multi:softmax, reg:... but reg:logistic")
@@ -133,6 +132,19 @@ def _xgboost(source: str) -> Model:
     model.get_booster().feature_names = None  # the converter knows columns by number
     classes = np.arange(model.n_classes_) if isinstance(model, xgboost.XGBClassifier) else None
     return Model("xgboost", model, booster.num_features(), classes, names)
+
+
+def refuse_booster(learner: Any) -> None:
+    """Refuse what the converter gets wrong, by an XGBoost model's configuration."""
+    booster = learner["gradient_booster"]
+    if booster["name"] != "gbtree":
+        raise loop.Refused(f"the model's booster is {booster['name']}, which is not converted", expected="gbtree")
+    if booster["gbtree_model_param"]["num_parallel_tree"] != "1":
+        raise loop.Refused(
+            "the model is a forest (num_parallel_tree), which converts wrongly", expected="1 tree a round"
+        )
+    if learner["learner_model_param"].get("num_target", "1") != "1":
+        raise loop.Refused("the model predicts several targets", expected="one target", mend="train a model for each")
 
 
 def _lightgbm(source: str) -> Model:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
-from repo_builder import formats
-from repo_builder.errors import SourceCorruptError, SourceMissingError
+from repo_builder import formats, pipeline
+from repo_builder.cli.commands import app
+from repo_builder.errors import SourceCorruptError, SourceMissingError, UnsafeSourceError
+from repo_builder.formats import sklearn
 
 _LIGHT = b"tree\nversion=v4\ntree_sizes=10 12\n\nTree=0\nx\nTree=1\ny\n\nend of trees\n"
 _FOREST = json.dumps({"learner": {"gradient_booster": {}}, "version": [3, 2, 0]}).encode()
@@ -73,15 +77,68 @@ def test_files_that_cannot_be_read_match_nothing(tmp_path: Path, name: str) -> N
         formats.detect(str(tmp_path))
 
 
-@pytest.mark.parametrize("suffix", [".pkl", ".pickle", ".joblib", ".skops"])
-def test_a_pickle_is_not_opened(tmp_path: Path, suffix: str) -> None:
+@pytest.fixture
+def evil(tmp_path: Path) -> Callable[[str], Path]:
+    """``evil(suffix)``: a pickle that writes the file PWNED when it is opened."""
+
     class Evil:
         def __reduce__(self) -> object:
             return (Path.touch, (tmp_path / "PWNED",))
 
-    path = tmp_path / f"model{suffix}"
-    path.write_bytes(pickle.dumps(Evil()))
-    with pytest.raises(SourceCorruptError, match="no format takes") as caught:
-        formats.detect(str(path))
-    assert "opening a pickle runs the code in it, so it is not opened" in caught.value.mend
+    def made(suffix: str) -> Path:
+        path = tmp_path / f"model{suffix}"
+        path.write_bytes(pickle.dumps(Evil()))
+        pickle.loads(path.read_bytes())
+        (tmp_path / "PWNED").unlink()  # it would have
+        return path
+
+    return made
+
+
+def _names_the_flag(error: UnsafeSourceError) -> None:
+    assert "is a pickle: opening it runs whatever code is in it, so it was not opened" in str(error)
+    assert "--trust-pickle, or trust_pickle: true in the spec" in error.mend
+
+
+@pytest.mark.parametrize("suffix", [".pkl", ".pickle", ".joblib"])
+def test_a_pickle_is_not_opened(tmp_path: Path, suffix: str, evil: Callable[[str], Path]) -> None:
+    path = evil(suffix)
+    assert formats.detect(str(path)) == ("sklearn", path)
+    with pytest.raises(UnsafeSourceError) as caught:
+        sklearn.describe(path)
+    _names_the_flag(caught.value)
+    with pytest.raises(UnsafeSourceError) as caught:
+        pipeline.inspect(str(path))
+    _names_the_flag(caught.value)
+    with pytest.raises(UnsafeSourceError) as caught:
+        pipeline.build(path, tmp_path / "repository").raise_failed()
+    _names_the_flag(caught.value)
+    assert not (tmp_path / "PWNED").exists()
+
+
+def test_with_the_flag_it_is_still_not_opened_where_nobody_asks_for_its_tensors(
+    tmp_path: Path, evil: Callable[[str], Path]
+) -> None:
+    found = sklearn.describe(evil(".pkl"), trust_pickle=True)
+    assert (found.files, found.inputs) == (("model.pkl",), ())
+    (tmp_path / "spec.yaml").write_text("models:\n  - source: model.pkl\n    trust_pickle: true\n")
+    assert pipeline.inspect(str(tmp_path / "spec.yaml"))["models"][0]["format"] == "sklearn"
+    plan = pipeline.build(found.path, tmp_path / "repository", trust_pickle=True, dry_run=True)
+    plan.raise_failed()
+    assert not (tmp_path / "PWNED").exists()
+
+
+def test_a_pickle_that_calls_itself_skops_is_not_opened(tmp_path: Path, evil: Callable[[str], Path]) -> None:
+    with pytest.raises(SourceCorruptError, match="is no zip archive, or truncated"):
+        sklearn.describe(evil(".skops"))
+    assert not (tmp_path / "PWNED").exists()
+
+
+def test_the_command_line_has_the_flag(evil: Callable[[str], Path], tmp_path: Path) -> None:
+    asked = CliRunner().invoke(app, ["build", str(evil(".pkl")), "--dry-run", "-o", str(tmp_path / "r")])
+    assert isinstance(asked.exception, UnsafeSourceError)
+    asked = CliRunner().invoke(
+        app, ["build", str(evil(".pkl")), "--dry-run", "--trust-pickle", "-o", str(tmp_path / "r")]
+    )
+    assert asked.exit_code == 0, asked.output
     assert not (tmp_path / "PWNED").exists()
