@@ -174,6 +174,20 @@ def frozen(path: str) -> None:
         Path(path).write_bytes(made.SerializeToString())
 
 
+def switches(path: str) -> None:
+    """Booleans that are switches, with a default of their own too, and one of unknown rank that is data."""
+    v1.disable_control_flow_v2()
+    with tf.Graph().as_default() as made:
+        x = v1.placeholder(tf.float32, [None, 2], name="x")
+        normalize = v1.placeholder_with_default(tf.constant(True), [], name="normalize")
+        training = v1.placeholder(tf.bool, name="training")
+        chosen = v1.placeholder(tf.bool, name="chosen")
+        y = tf.where(normalize, x / 255.0, x)
+        y = v1.cond(training, lambda: y * 0.0, lambda: y)
+        tf.identity(tf.where(tf.ensure_shape(chosen, [None, 2]), y, -y), name="y")
+        Path(path).write_bytes(made.as_graph_def().SerializeToString())
+
+
 def checkpoint(path: str) -> None:
     """TF1, in the middle of its training: gradients, Adam's slots, a switch for dropout, control flow of version 1."""
     v1.disable_control_flow_v2()
@@ -206,16 +220,42 @@ def keras_lambda(path: str) -> None:
     keras.Sequential([keras.Input((3,)), layer]).save(path)
 
 
-def keras_foreign(path: str) -> None:
-    """An archive whose configuration names a function of another package for a layer."""
+def _changed(path: str, config: dict | None = None, **layer: object) -> None:
+    """An archive whose configuration says something else of its second layer."""
     keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, name="dense")]).save(path)
     with zipfile.ZipFile(path) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
-    config = json.loads(members["config.json"])
-    config["config"]["layers"][1].update(module="subprocess", class_name="Popen", registered_name=None)
+    told = json.loads(members["config.json"])
+    told["config"]["layers"][1].update(registered_name=None, **layer)
+    told["config"]["layers"][1]["config"].update(config or {})
     with zipfile.ZipFile(path, "w") as archive:
-        for name, content in {**members, "config.json": json.dumps(config).encode()}.items():
+        for name, content in {**members, "config.json": json.dumps(told).encode()}.items():
             archive.writestr(name, content)
+
+
+def keras_foreign(path: str) -> None:
+    """Its layer is a function of another package."""
+    _changed(path, module="subprocess", class_name="Popen")
+
+
+def keras_tensorflow(path: str) -> None:
+    """Its layer opens files: of TensorFlow, but not of Keras."""
+    _changed(path, module="tensorflow.io.gfile", class_name="GFile")
+
+
+def keras_settings(path: str) -> None:
+    """Its layer is a function of Keras that allows what is refused by default."""
+    _changed(path, module="keras.config", class_name="enable_unsafe_deserialization")
+
+
+def keras_saved_model(path: str) -> None:
+    """Its layer is a SavedModel that lies elsewhere."""
+    _changed(path, {"filepath": "elsewhere"}, module="keras.layers", class_name="TFSMLayer")
+
+
+def keras_vocabulary(path: str) -> None:
+    """Its layer reads its words from a file that lies elsewhere."""
+    _changed(path, {"vocabulary": "/etc/hostname"}, module="keras.layers", class_name="StringLookup")
 
 
 def keras_hidden_lambda(path: str) -> None:

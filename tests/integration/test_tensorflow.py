@@ -14,7 +14,9 @@ import pytest
 
 from repo_builder import formats, pipeline, toolchain
 from repo_builder.errors import (
+    PathEscapeError,
     RepoBuilderError,
+    SignatureError,
     SourceCorruptError,
     SpecError,
     UnsafeSourceError,
@@ -110,6 +112,19 @@ def test_a_switch_of_training_is_fixed_and_told(make: Make, tmp_path: Path) -> N
     assert source.facts["notes"] == ["the input is_training, which switches training on, is fixed to False"]
 
 
+def test_a_switch_keeps_its_default_and_what_is_data_stays_an_input(make: Make) -> None:
+    with pytest.raises(SignatureError, match="input 'chosen:0' has no rank"):
+        formats.opened(formats.get("frozen_graph").describe(make("switches", "s.pb")))
+    module = formats.get("frozen_graph")
+    source = formats.opened(module.describe(make("switches", "s.pb"), outputs=["truediv", "cond/Merge"]))  # type: ignore[call-arg]
+    assert source.facts["notes"] == [
+        "the input normalize, which switches training on, keeps its default True",
+        "the input training, which switches training on, is fixed to False",
+    ]
+    answers = module.run(source, {"x": np.full((1, 2), 255, np.float32)})
+    np.testing.assert_allclose(answers["cond_Merge"], [[1, 1]])
+
+
 def test_outputs_of_a_graph_may_be_chosen(make: Make, tmp_path: Path) -> None:
     document = {"name": "net", "source": str(make("frozen", "f.pb")), "outputs": ["Relu", "model/probabilities"]}
     (tmp_path / "spec.yaml").write_text(json.dumps({"models": [document]}))
@@ -132,6 +147,10 @@ def test_outputs_of_a_graph_may_be_chosen(make: Make, tmp_path: Path) -> None:
         ("keras_lambda", "l.h5", UnsafeSourceError, "is a Lambda: it carries Python code"),
         ("keras_hidden_lambda", "hidden.h5", UnsafeSourceError, "the layer 'evil' is a Lambda"),
         ("keras_foreign", "foreign.keras", UnsafeSourceError, "is of the class subprocess.Popen"),
+        ("keras_tensorflow", "g.keras", UnsafeSourceError, "is of the class tensorflow.io.gfile.GFile"),
+        ("keras_settings", "e.keras", UnsafeSourceError, "is of the class keras.config.enable_unsafe_deserialization"),
+        ("keras_saved_model", "tfsm.keras", UnsafeSourceError, "the layer 'dense' is a TFSMLayer"),
+        ("keras_vocabulary", "v.keras", PathEscapeError, "reads its vocabulary from the file /etc/hostname"),
     ],
 )
 def test_what_is_refused_runs_nothing(

@@ -11,7 +11,12 @@ import h5py
 import loop
 
 _PACKAGES = ("keras", "tensorflow.keras", "tensorflow.python.keras", "tf_keras", "keras_core")
-_CODE = {"Lambda", "__lambda__", "PyFunc"}
+_PARTS = {
+    *("layers", "models", "activations", "initializers", "regularizers", "constraints", "losses", "metrics"),
+    *("optimizers", "ops", "random", "dtype_policies", "quantizers", "engine", "mixed_precision"),
+}
+"""What a model is made of; other parts of Keras read files, or change what it allows."""
+_CODE = {"Lambda", "__lambda__", "PyFunc", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer"}
 
 
 def check(path: str) -> None:
@@ -59,7 +64,14 @@ def _classes(value: Any, place: str) -> None:
             "replace it by layers (keras.layers.Rescaling, keras.ops in a layer of your own) and export a SavedModel",
             "UnsafeSourceError",
         )
-    known = module is None or module == "builtins" or str(module).split(".")[0] in {p.split(".")[0] for p in _PACKAGES}
+    known = module is None or module == "builtins" or _own(str(module))
+    if isinstance(config, dict) and isinstance(config.get("vocabulary"), str):
+        raise loop.Refused(
+            f"the layer '{place}' reads its vocabulary from the file {config['vocabulary']}",
+            "a vocabulary inside the model",
+            "save the model again with the words themselves",
+            "PathEscapeError",
+        )
     if name is not None and (not known or (module == "builtins" and name != "function" and name[:2] != "__")):
         raise loop.Refused(
             f"the layer '{place}' is of the class {module}.{name}, which is not of Keras",
@@ -69,6 +81,17 @@ def _classes(value: Any, place: str) -> None:
         )
     for item in value.values():
         _classes(item, place)
+
+
+def _own(module: str) -> bool:
+    """Whether a module is one of those of Keras that layers are made of: ``keras.src.layers.core.dense``."""
+    for package in _PACKAGES:
+        if module == package:
+            return True
+        if module.startswith(package + "."):
+            parts = [part for part in module[len(package) + 1 :].split(".") if part != "src"]
+            return not parts or parts[0] in _PARTS
+    return False
 
 
 def _links(group: Any) -> None:

@@ -137,24 +137,50 @@ def _for_inference(graph: Any, constants: bool = True) -> tuple[Any, list[str]]:
     for node in made.node:
         node.attr.pop("_output_shapes", None)
         node.device = ""
-        if not constants or node.op not in ("Placeholder", "PlaceholderWithDefault"):
-            continue
-        kind, name = node.attr["dtype"].type, node.name.rpartition("/")[2].lower()
-        scalar = not node.attr["shape"].shape.dim
-        if scalar and kind == tf.bool.as_datatype_enum:  # whatever its name: no server could be asked with a scalar
-            value: Any = False
-        elif scalar and kind == tf.float32.as_datatype_enum and "keep_prob" in name:
-            value = 1.0
-        else:
-            continue
-        notes.append(f"the input {node.name}, which switches training on, is fixed to {value}")
-        constant = tf.make_tensor_proto(value, tf.as_dtype(kind), shape=[])
-        node.op = "Const"
-        del node.input[:]
-        node.attr.clear()
-        node.attr["dtype"].type = kind
-        node.attr["value"].tensor.CopyFrom(constant)
+    if constants:
+        for node in made.node:
+            if said := _fixed(node, made):
+                notes.append(f"the input {node.name}, which switches training on, {said}")
     return made, notes
+
+
+def _fixed(node: Any, graph: Any) -> str:
+    """Fix a switch of training, which no server could be asked with: to inference, or to its own default; in words."""
+    if node.op not in ("Placeholder", "PlaceholderWithDefault"):
+        return ""
+    kind, told = node.attr["dtype"].type, node.attr["shape"].shape
+    name = node.name.rpartition("/")[2].lower()
+    if kind == tf.bool.as_datatype_enum:
+        switch, value = not told.dim and (not told.unknown_rank or _steers(node.name, graph)), False
+    else:
+        switch, value = kind == tf.float32.as_datatype_enum and not told.dim and "keep_prob" in name, 1.0
+    if not switch:
+        return ""
+    if node.op == "PlaceholderWithDefault":
+        default = next((n for n in graph.node if n.name == node.input[0].split(":")[0] and n.op == "Const"), None)
+        node.op = "Identity"
+        node.attr.clear()
+        node.attr["T"].type = kind
+        return "keeps its default" + (f" {tf.make_ndarray(default.attr['value'].tensor)}" if default else "")
+    node.op = "Const"
+    del node.input[:]
+    node.attr.clear()
+    node.attr["dtype"].type = kind
+    node.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(value, tf.as_dtype(kind), shape=[]))
+    return f"is fixed to {value}"
+
+
+def _steers(name: str, graph: Any) -> bool:
+    """Whether a tensor decides a branch, as only a scalar can."""
+    todo = [name]
+    for name in todo:
+        for node in graph.node:
+            places = [place for place, given in enumerate(node.input) if given.split(":")[0] == name]
+            if (node.op == "Switch" and 1 in places) or (node.op in ("If", "StatelessIf") and 0 in places):
+                return True
+            if places and node.op in ("Identity", "LogicalNot", "PlaceholderWithDefault") and node.name not in todo:
+                todo.append(node.name)
+    return False
 
 
 def _outputs(graph: Any, path: str, asked: Sequence[str]) -> list[str]:
