@@ -10,13 +10,10 @@ The counts by reason go into the page. It ends with 1 where a case is right in p
 from __future__ import annotations
 
 import argparse
-import contextlib
-import importlib
 import os
 import re
 import sys
 import tempfile
-import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +25,8 @@ import numpy as np
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
+
+from scripts import onnx_cases  # noqa: E402
 
 PAGE = ROOT / "docs" / "onnx-suite.md"
 BEGIN, END = "<!-- written by `make onnx-suite`: begin -->", "<!-- written: end -->"
@@ -49,8 +48,6 @@ LACKING = {
 """What cannot be served, by what the build says of it, or the target's older ONNX Runtime when it loads the model."""
 RUNTIME = {"ONNX Runtime lacks the operator or the dtype": r"ONNX Runtime (\S+ does not load|failed on)"}
 """What cannot be served since ONNX Runtime does not run it, so never a case that is right in process."""
-
-Arrays = dict[str, "np.ndarray[Any, Any]"]
 
 
 @dataclass(frozen=True)
@@ -81,7 +78,7 @@ def main() -> None:
     asked = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     parts = asked.only.split(",")
-    chosen = [case for case in cases() if any(part in case.name for part in parts)]
+    chosen = [case for case in onnx_cases.cases() if any(part in case.name for part in parts)]
     verdicts: list[Verdict] = []
     versions: dict[str, str] = {}
     for start in range(0, len(chosen), AT_ONCE):
@@ -97,34 +94,6 @@ def main() -> None:
     if page:
         page.write_text(replaced(page.read_text(encoding="utf-8"), table), encoding="utf-8")
     sys.exit(any(v.lost for v in verdicts))
-
-
-def cases(modules: Sequence[str] = ()) -> list[Any]:
-    """The node cases: ``onnx.backend.test.case.test_case.TestCase`` with its model and data sets.
-
-    Args:
-        modules: of ``onnx.backend.test.case.node``; all by default, which takes a while: importing makes the cases.
-    """
-    from onnx.backend.test.case import node
-    from onnx.backend.test.loader import load_model_tests
-
-    with warnings.catch_warnings(), np.errstate(all="ignore"), contextlib.redirect_stdout(None):
-        warnings.simplefilter("ignore")
-        for module in modules:
-            importlib.import_module(f"{node.__name__}.{module}")
-        found = node._NodeTestCases if modules else load_model_tests(kind="node")
-    for case in found:
-        case.data_sets[0] = tuple([value(one) for one in side] for side in case.data_sets[0])
-    return sorted(found, key=lambda case: str(case.name))
-
-
-def value(one: Any) -> Any:
-    """An input or output of a case as an array; sequences and optionals stay as they are."""
-    from onnx import TensorProto, numpy_helper
-
-    if isinstance(one, TensorProto):
-        return numpy_helper.to_array(one)
-    return np.asarray(one) if np.isscalar(one) else one
 
 
 def run(chosen: Sequence[Any], versions: dict[str, str]) -> list[Verdict]:
@@ -144,9 +113,9 @@ def run(chosen: Sequence[Any], versions: dict[str, str]) -> list[Verdict]:
         given = served[case.name]
         if isinstance(given, str):
             verdicts.append(Verdict(case.name, own, reason(given), given))
-        elif not (why := difference(case, case.data_sets[0][1], given)):
+        elif not (why := onnx_cases.difference(case, case.data_sets[0][1], given)):
             verdicts.append(Verdict(case.name, own, RIGHT))
-        elif answers is not None and not difference(case, answers, given):
+        elif answers is not None and not onnx_cases.difference(case, answers, given):
             verdicts.append(Verdict(case.name, own, "as in process", why))
         else:
             verdicts.append(Verdict(case.name, own, "wrong", why))
@@ -168,7 +137,7 @@ def in_process(case: Any) -> tuple[str, list[Any] | None]:
         answers = session.run(None, dict(zip([i.name for i in session.get_inputs()], inputs, strict=True)))
     except Exception:  # noqa: BLE001
         return "fails", None
-    return "wrong" if difference(case, expected, answers) else RIGHT, answers
+    return "wrong" if onnx_cases.difference(case, expected, answers) else RIGHT, answers
 
 
 def build(chosen: Sequence[Any], folder: Path) -> Any:
@@ -181,17 +150,10 @@ def build(chosen: Sequence[Any], folder: Path) -> Any:
         source, samples = folder / f"{case.name}.onnx", folder / f"{case.name}.npz"
         source.write_bytes(case.model.SerializeToString())
         arrays = zip([i.name for i in case.model.graph.input], case.data_sets[0][0], strict=False)
-        np.savez(samples, **{name: sample(array) for name, array in arrays})
+        np.savez(samples, **{name: onnx_cases.sample(array) for name, array in arrays})
         one = {"name": case.name, "source": str(source), "task": "tensors", "cpus": 1}
         models.append({**one, "samples": {"arrays": [str(samples)]}})
     return pipeline.build(Spec.model_validate({"models": models}), folder / "repository", verify=False)
-
-
-def sample(array: Any) -> np.ndarray[Any, Any]:
-    """An array as a sample file takes it: strings as such; what no file takes (sequences, FP8) becomes an empty one."""
-    if not isinstance(array, np.ndarray) or array.dtype.isbuiltin == 2:
-        return np.zeros(0)
-    return array.astype(str) if array.dtype == object else array
 
 
 def serve(built: Sequence[Any], result: Any, versions: dict[str, str]) -> list[list[Any] | str]:
@@ -215,35 +177,10 @@ def serve(built: Sequence[Any], result: Any, versions: dict[str, str]) -> list[l
                 triton.unload([case.name])
             except Exception as error:  # noqa: BLE001 - whatever it is, it is this case's
                 return str(error).splitlines()[0]
-            return [shaped(answers[output.name], output) for output in case.model.graph.output]
+            return [onnx_cases.shaped(answers[output.name], output) for output in case.model.graph.output]
 
         versions |= {"target": result.target, **running.versions}
         return list(pool.map(ask, built))
-
-
-def shaped(array: np.ndarray[Any, Any], output: Any) -> np.ndarray[Any, Any]:
-    """An answer in the rank of the case: a scalar is served as ``[1]``."""
-    scalar = not output.type.tensor_type.shape.dim and array.size == 1
-    return array.reshape(()) if scalar else array
-
-
-def difference(case: Any, expected: Sequence[Any], answers: Sequence[Any]) -> str:
-    """The first line that ONNX's own comparison says of answers that differ; empty where they do not."""
-    from onnx.backend.test.runner import Runner
-
-    try:
-        Runner.assert_similar_outputs([text(a) for a in expected], [text(a) for a in answers], case.rtol, case.atol)
-    except (AssertionError, TypeError, AttributeError) as error:
-        return " ".join(str(error).split())[:200] or type(error).__name__
-    return ""
-
-
-def text(array: Any) -> Any:
-    """Strings as str, whoever gave them as bytes."""
-    if not isinstance(array, np.ndarray) or array.dtype != object:
-        return array
-    flat = [v.decode() if isinstance(v, bytes) else v for v in array.reshape(-1)]
-    return np.array([*flat, None], dtype=object)[:-1].reshape(array.shape)
 
 
 def reason(found: str) -> str:

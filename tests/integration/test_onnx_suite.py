@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from scripts import onnx_suite
+from scripts import onnx_cases, onnx_suite
 from scripts.onnx_suite import RIGHT
 
 pytestmark = pytest.mark.server
@@ -30,7 +30,7 @@ REFUSED = {
 
 
 def test_a_sample_is_right_when_served_or_refused_for_its_reason() -> None:
-    found = {case.name: case for case in onnx_suite.cases(MODULES)}
+    found = {case.name: case for case in onnx_cases.cases(MODULES)}
     versions: dict[str, str] = {}
     verdicts = onnx_suite.run([found[name] for name in (*SERVED, *REFUSED)], versions)
     assert {v.name: v.served for v in verdicts} == {**dict.fromkeys(SERVED, RIGHT), **REFUSED}

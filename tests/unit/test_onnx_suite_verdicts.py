@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from scripts import onnx_suite
+from scripts import onnx_cases, onnx_suite
 from scripts.onnx_suite import RIGHT, Verdict
 
 
@@ -53,12 +53,12 @@ def test_only_what_is_right_in_process_can_be_lost(process: str, served: str, lo
 def test_answers_are_compared_by_the_case_s_own_tolerance() -> None:
     case = SimpleNamespace(rtol=1e-3, atol=1e-7)
     wanted = [np.array([1.0, 2.0], np.float32)]
-    assert onnx_suite.difference(case, wanted, [np.array([1.0001, 2.0], np.float32)]) == ""
-    assert "Not equal to tolerance" in onnx_suite.difference(case, wanted, [np.array([1.1, 2.0], np.float32)])
-    assert "incorrect shape" in onnx_suite.difference(case, wanted, [np.array([[1.0, 2.0]], np.float32)])
-    assert "float64" in onnx_suite.difference(case, wanted, [np.array([1.0, 2.0])])
+    assert onnx_cases.difference(case, wanted, [np.array([1.0001, 2.0], np.float32)]) == ""
+    assert "Not equal to tolerance" in onnx_cases.difference(case, wanted, [np.array([1.1, 2.0], np.float32)])
+    assert "incorrect shape" in onnx_cases.difference(case, wanted, [np.array([[1.0, 2.0]], np.float32)])
+    assert "float64" in onnx_cases.difference(case, wanted, [np.array([1.0, 2.0])])
     words = np.array(["tea", "茶"], dtype=object)
-    assert onnx_suite.difference(case, [words], [np.array([b"tea", "茶".encode()], dtype=object)]) == ""
+    assert onnx_cases.difference(case, [words], [np.array([b"tea", "茶".encode()], dtype=object)]) == ""
 
 
 def test_the_page_tells_of_every_case() -> None:
