@@ -94,7 +94,7 @@ def stand_in(folder: Path) -> Any:
     sys.modules["triton_python_backend_utils"] = utilities
     sys.path.append(str(STAND_IN))
     try:
-        for name in ("cuda", "profile_values"):
+        for name in ("allocator", "cuda", "profile_values"):
             share(f"tensorrt_stand_in.{name}", PACKAGE / "tensorrt" / "worker" / f"{name}.py")
         module = importlib.import_module("model")
     finally:
