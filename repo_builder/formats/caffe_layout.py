@@ -36,7 +36,7 @@ def concat_axis(layer: Layer, rank: int) -> int:
 
 
 def _slice(layer: Layer, bottoms: Shapes) -> Shapes:
-    (shape,) = bottoms
+    (shape,) = alone(layer, bottoms)
     axis, points = cuts(layer, shape)
     return [(*shape[:axis], size, *shape[axis + 1 :]) for size in np.diff(points).tolist()]
 
@@ -95,7 +95,7 @@ def _reshape(layer: Layer, bottoms: Shapes) -> Shapes:
     start = axis_of(layer, told.axis if told.axis >= 0 else told.axis + 1 + len(shape), len(shape), end=True)
     end = len(shape) if told.num_axes == -1 else start + told.num_axes
     dims = list(told.shape.dim)
-    if end > len(shape) or dims.count(-1) > 1 or min(dims, default=0) < -1:
+    if not start <= end <= len(shape) or dims.count(-1) > 1 or min(dims, default=0) < -1:
         raise layer.refuse(f"cannot make {dims} of {list(shape)}", expected="axes of the blob, and one -1 at most")
     inner = shape[start:end]
     if any(size == 0 and place >= len(inner) for place, size in enumerate(dims)):

@@ -63,6 +63,10 @@ def _boxes(layer: Layer) -> list[tuple[float, float]]:
             f"has {len(smallest)} min_size, {len(largest)} max_size and {len(told.variance)} variance",
             expected="min_size, a max_size for each or none, one or four variances, no width, height or offset_h",
         )
+    if any(large <= small for small, large in zip(smallest, largest, strict=False)):
+        raise layer.refuse(
+            f"has the max_size {largest} over the min_size {smallest}", expected="larger ones, as Caffe demands"
+        )
     ratios: list[float] = []
     for ratio in told.aspect_ratio:
         for one in (ratio, 1 / ratio) if told.flip and ratio else (ratio,):

@@ -35,6 +35,12 @@ def image(layer: Layer, bottoms: Shapes) -> Shapes:
     return alone(layer, bottoms)
 
 
+def _prelu(layer: Layer, bottoms: Shapes) -> Shapes:
+    if len(bottoms[0]) < 2:
+        raise layer.refuse(f"takes a blob of shape {list(bottoms[0])}", expected="channels on axis 1")
+    return alone(layer, bottoms)
+
+
 def _scaled(layer: Layer, bottoms: Shapes) -> Shapes:
     if len(bottoms) > 2:
         raise layer.refuse(f"has {len(bottoms)} bottoms", expected="one or two")
@@ -49,7 +55,7 @@ def spread(layer: Layer, bottoms: Shapes) -> tuple[int, Shape]:
     axis = axis_of(layer, told.axis, len(whole)) if len(bottoms) == 1 or bottoms[1] else 0
     count = len(bottoms[1]) if len(bottoms) == 2 else told.num_axes
     shape = whole[axis:] if count == -1 else whole[axis : axis + count]
-    if (count >= 0 and len(shape) != count) or (len(bottoms) == 2 and shape != bottoms[1]):
+    if count < -1 or (count >= 0 and len(shape) != count) or (len(bottoms) == 2 and shape != bottoms[1]):
         factors = list(bottoms[1]) if len(bottoms) == 2 else f"{count} axes"
         raise layer.refuse(f"cannot lay {factors} over {list(whole)} from axis {axis}", expected="equal sizes there")
     return axis, shape
@@ -139,7 +145,7 @@ def told_shapes(shapes: Sequence[Shape]) -> str:
 RULES: dict[str, Rule] = {
     "ReLU": _same,
     "ReLU6": _same,
-    "PReLU": _same,
+    "PReLU": _prelu,
     "ELU": _same,
     "Sigmoid": _same,
     "TanH": _same,

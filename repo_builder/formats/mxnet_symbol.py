@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ _LOSSES = {"SoftmaxOutput", "Softmax", "LinearRegressionOutput", "LogisticRegres
 _LOSSES |= {"SVMOutput"}
 _WEIGHTED = {"Convolution", "Deconvolution", "FullyConnected", "BatchNorm", "LeakyReLU", "Embedding", "InstanceNorm"}
 _WEIGHTED |= {"LayerNorm", "BatchNorm_v1", "Convolution_v1"}
+_NUMBER = re.compile(r"[0-9]{1,18}")
 _ROWS = {"Convolution": "num_filter", "FullyConnected": "num_hidden"}
 
 
@@ -98,7 +100,7 @@ def split(
             inputs.append(_variable(nodes[i], path))
     for node in nodes:
         rows, weight = node.attrs.get(_ROWS.get(node.op, "")), nodes[node.inputs[1]].name if node.inputs[1:] else ""
-        if rows and weight in shapes and shapes[weight][:1] != (int(rows) if rows.isdigit() else -1,):
+        if rows and weight in shapes and shapes[weight][:1] != (int(rows) if _NUMBER.fullmatch(rows) else -1,):
             found = f"has '{weight}' of shape {list(shapes[weight])}, and layer '{node.name}' has {rows} outputs"
             raise _misfit(path, params, found)
     return tuple(inputs), tuple(labels)
@@ -111,7 +113,7 @@ def _variable(node: Node, path: Path) -> Variable:
         dtype = _DTYPES[number if number >= 0 else 0]
         if not isinstance(shape, tuple) or not all(isinstance(d, int) and -1 <= d < 1 << 31 for d in shape):
             raise ValueError(shape)
-    except (ValueError, SyntaxError, IndexError, MemoryError, RecursionError) as error:
+    except (ValueError, TypeError, SyntaxError, IndexError, MemoryError, RecursionError) as error:
         raise _corrupt(path, f"gives '{node.name}' no shape or dtype that can be read") from error
     return Variable(node.name, dtype, tuple(max(d, 0) for d in shape))
 
@@ -123,7 +125,10 @@ def _nodes(graph: Mapping[str, Any], path: Path) -> Iterator[Node]:
     for place, node in enumerate(found):
         told = node if isinstance(node, dict) else {}
         op, name, inputs = told.get("op"), told.get("name"), told.get("inputs", [])
-        attrs = {key: value for kind in ("param", "attr", "attrs") for key, value in (told.get(kind) or {}).items()}
+        kinds = [told.get(kind) or {} for kind in ("param", "attr", "attrs")]
+        if not all(isinstance(kind, dict) for kind in kinds):
+            raise _corrupt(path, f"has a node (number {place}) whose attributes are no object")
+        attrs = {key: value for kind in kinds for key, value in kind.items()}
         if not isinstance(op, str) or not isinstance(name, str) or not isinstance(inputs, list):
             raise _corrupt(path, f"has a node (number {place}) without op, name and inputs")
         if not all(_place(one, place) for one in inputs) or not all(isinstance(v, str) for v in attrs.values()):

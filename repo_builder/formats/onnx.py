@@ -11,7 +11,7 @@ import numpy as np
 
 from repo_builder.artifact import Artifact
 from repo_builder.errors import SignatureError, SourceCorruptError, first_line
-from repo_builder.formats import onnx_external, onnx_stamp, signature, source_file
+from repo_builder.formats import onnx_external, onnx_stamp, onnx_text, signature, source_file
 from repo_builder.tensors import Shape, TensorSpec, from_onnx
 
 NAME = "onnx"
@@ -126,6 +126,7 @@ def _read(path: Path) -> Any:
             expected="an ONNX model with a graph, nodes, outputs and an opset",
             mend="the file is truncated or no ONNX file: export or copy it again",
         )
+    onnx_text.check(model, path)
     return model
 
 

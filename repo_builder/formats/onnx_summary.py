@@ -135,7 +135,10 @@ def _triton(kind: str) -> str:
 def _word(number: int) -> str:
     import onnx
 
-    return str(onnx.TensorProto.DataType.Name(number)).lower()
+    try:
+        return str(onnx.TensorProto.DataType.Name(number)).lower()
+    except ValueError:
+        return f"type {number}"
 
 
 def _inferred(model: Any) -> Any:

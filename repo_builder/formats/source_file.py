@@ -127,7 +127,7 @@ def read_json(path: Path, expected: type[dict[str, Any]] | type[list[Any]] = dic
         raise SourceCorruptError(
             f"{path} is not UTF-8 (byte {error.start})", expected=f"a JSON file with {kind}", mend="save it as UTF-8"
         ) from error
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise SourceCorruptError(
             f"{path} is not JSON ({error})", expected=f"a JSON file with {kind}", mend="copy or download it again"
         ) from error

@@ -45,6 +45,11 @@ def lrn(graph: Graph, step: Step) -> list[str]:
     if size % 2 == 0:
         raise step.layer.refuse(f"has local_size {size}", expected="an odd size, as Caffe demands")
     if told.norm_region == 0:
+        if min(told.alpha, told.beta, told.k) <= 0:
+            raise step.layer.refuse(
+                f"has alpha {told.alpha:g}, beta {told.beta:g} and k {told.k:g}",
+                expected="more than 0: else what it divides by may be 0, or the root of a negative number",
+            )
         return [graph.node("LRN", [value], size=size, alpha=told.alpha, beta=told.beta, bias=told.k)]
     squares = graph.node("Mul", [value, value])
     mean = graph.node(

@@ -99,3 +99,11 @@ def test_a_wrong_opset_stamp_is_refused(tmp_path: Path) -> None:
     onnx.save(model, str(written[1]))
     with pytest.raises(ConversionError, match="the file answers differently"):
         _checked(*written)
+
+
+@pytest.mark.parametrize("parameters", ["k: 0", "k: -1", "alpha: 0", "beta: -0.75"])
+def test_an_lrn_that_divides_by_nothing_is_refused(parameters: str, tmp_path: Path) -> None:
+    text = caffe_nets.net(caffe_nets.layer("LRN", f"lrn_param {{ local_size: 3 {parameters} }}"))
+    source = caffe.describe(caffe_nets.save(text, tmp_path))
+    with pytest.raises(ConversionError, match=r"layer 'tried' of type 'LRN' \(number 2 of net.prototxt\) has alpha"):
+        caffe_to_onnx.write(source, tmp_path / "model.onnx")

@@ -164,6 +164,11 @@ def _with(place: int, **told: Any) -> dict[str, Any]:
         (_with(4, inputs=[[-1, 0, 0]]), SourceCorruptError, "takes what does not stand before it"),
         (_with(0, attrs={"__shape__": "__import__('os').system('true')"}), SourceCorruptError, "no shape or dtype"),
         (_with(0, attrs={"__shape__": "(99999999999,)"}), SourceCorruptError, "no shape or dtype"),
+        (_with(0, attrs={"__shape__": "{[]: 1}"}), SourceCorruptError, "no shape or dtype"),
+        (_with(0, attrs=["__shape__"]), SourceCorruptError, r"node \(number 0\) whose attributes are no object"),
+        (_with(4, attr="num_hidden"), SourceCorruptError, r"node \(number 4\) whose attributes are no object"),
+        (_with(4, attrs={"num_hidden": "²"}), SourceCorruptError, "layer 'fc' has ² outputs"),
+        (_with(4, attrs={"num_hidden": "9" * 5000}), SourceCorruptError, "layer 'fc' has 999"),
         (
             _with(4, op="_Native", attrs={"info": "0x7f"}),
             UnsafeSourceError,
@@ -184,6 +189,13 @@ def test_a_truncated_symbol_is_refused(tmp_path: Path) -> None:
     path = save(tmp_path)
     path.write_text(path.read_text()[:-20])
     with pytest.raises(SourceCorruptError, match="is not JSON"):
+        mxnet.describe(path)
+
+
+def test_a_number_of_too_many_digits_is_refused(tmp_path: Path) -> None:
+    path = save(tmp_path)
+    path.write_text(path.read_text().replace('"heads": [[5,', f'"heads": [[{"5" * 5000},'))
+    with pytest.raises(SourceCorruptError, match=r"is not JSON|has no outputs"):
         mxnet.describe(path)
 
 

@@ -286,3 +286,30 @@ def test_a_changed_file_is_opened_again(tmp_path: Path) -> None:
     first = format_onnx.run(format_onnx.describe(models.linear_onnx(tmp_path / "m.onnx")), x)["y"]
     second = format_onnx.run(format_onnx.describe(models.linear_onnx(tmp_path / "m.onnx", seed=1)), x)["y"]
     assert not np.allclose(first, second)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "text"),
+    [
+        (b"MatMul", b"M\xffMul\xff", "holds the name b'M\\xffMul\\xff', which is not UTF-8"),
+        (b"batch", b"\xfeatch", "holds the name b'\\xfeatch', which is not UTF-8"),
+    ],
+)
+def test_names_that_are_no_text_are_refused(tmp_path: Path, old: bytes, new: bytes, text: str) -> None:
+    path = models.linear_onnx(tmp_path / "m.onnx")
+    content = path.read_bytes()
+    assert old in content
+    path.write_bytes(content.replace(old, new))
+    with pytest.raises(SourceCorruptError) as caught:
+        format_onnx.describe(path)
+    assert text in str(caught.value)
+
+
+@pytest.mark.parametrize("version", [1 << 40, -3])
+def test_versions_of_operator_sets_that_cannot_be_are_refused(tmp_path: Path, version: int) -> None:
+    path = models.linear_onnx(tmp_path / "m.onnx")
+    model = onnx.load(str(path))
+    model.opset_import[0].version = version
+    onnx.save(model, str(path))
+    with pytest.raises(SourceCorruptError, match=f"imports version {version} of the operator set 'ai.onnx'"):
+        format_onnx.describe(path)

@@ -134,6 +134,15 @@ def test_unused_inputs_and_wrong_stamps(tmp_path: Path) -> None:
     assert found["lists"]["tensorrt"] == "10.1 (about opset 20 at most)"
 
 
+def test_types_that_onnx_does_not_know_are_told_by_number(tmp_path: Path) -> None:
+    path = file(tmp_path / "m.onnx", helper.make_node("Sin", ["w"], ["y"]))
+    model = onnx.load(str(path))
+    model.graph.initializer.append(onnx.TensorProto(name="w", data_type=77, dims=[1]))
+    onnx.save(model, str(path))
+    (row,) = onnx_summary.summary(path)["operators"]
+    assert row["ort_cpu"] == "no: no CPU kernel of tensor(type 77)"
+
+
 def test_memory_of_unknown_sizes_is_left_out(tmp_path: Path) -> None:
     nodes = [helper.make_node("NonZero", ["x"], ["n"]), helper.make_node("Relu", ["x"], ["y"])]
     path = file(tmp_path / "m.onnx", *nodes, outputs=[("n", INT64, [2, None])])
