@@ -131,7 +131,7 @@ def save_detector(architecture: str, folder: Path, **images: Any) -> Path:
         )  # fmt: skip
     _save(transformers.AutoModelForObjectDetection, config, folder)
     kind = {"yolos": "Yolos", "detr": "Detr", "rt_detr": "RTDetr"}[architecture]
-    _processor(kind, {"size": size, "do_pad": False, **images}).save_pretrained(folder)
+    _processor(kind, {"size": size, **images}).save_pretrained(folder)
     return folder
 
 

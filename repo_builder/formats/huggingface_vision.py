@@ -10,10 +10,10 @@ from repo_builder.errors import MissingDependencyError, SignatureError, SourceCo
 from repo_builder.formats import huggingface_model
 from repo_builder.formats.examples import example_inputs
 from repo_builder.formats.torch_program import TorchProgram
-from repo_builder.tensors import TensorSpec
+from repo_builder.tensors import Shape, TensorSpec
 
 PIXELS = "pixel_values"
-_EXAMPLE_SIZES = {"batch": 2}
+_EXAMPLE_SIZES = {"batch": 2, "height": 64, "width": 96}
 
 
 def processor(artifact: Artifact) -> Any:
@@ -50,13 +50,14 @@ def processor(artifact: Artifact) -> Any:
         ) from error
 
 
-def load(artifact: Artifact, auto_class: str, shape: tuple[int, int, int]) -> TorchProgram:
+def load(artifact: Artifact, auto_class: str, shape: Shape) -> TorchProgram:
     """The transformers model, called with ``pixel_values`` alone; ``module.model`` is the model itself.
 
     Args:
         artifact: from :func:`repo_builder.formats.huggingface.describe`.
         auto_class: name of the transformers class that picks the architecture.
-        shape: channels, height and width of an image; the batch dimension in front is dynamic.
+        shape: channels, height and width of an image (``"height"`` and ``"width"`` where they are free); the batch
+            dimension in front is dynamic.
 
     Raises:
         MissingDependencyError, SourceCorruptError: see :func:`huggingface_model.pretrained`.

@@ -20,7 +20,8 @@ class ImageSettings:
 
     Attributes:
         size: height and width to resize to.
-        shortest_edge: resize so that the shorter edge has this many pixels; ``longest_edge`` limits the other.
+        shortest_edge: resize so that the shorter edge has this many pixels; ``longest_edge`` limits the other, and both
+            are cut down to a multiple of ``divisor``.
         resample: number of Pillow's ``Resampling``.
         crop: height and width of the middle that is kept.
         rescale_factor, rescale_offset: every value times the one, plus the other.
@@ -33,6 +34,7 @@ class ImageSettings:
     size: Pair | None = None
     shortest_edge: int | None = None
     longest_edge: int | None = None
+    divisor: int | None = None
     resample: int = 2
     crop: Pair | None = None
     rescale_factor: float | None = None
@@ -58,6 +60,7 @@ class ImageSettings:
         values: dict[str, Any] = {
             "shortest_edge": self.shortest_edge,
             "longest_edge": self.longest_edge,
+            "size_divisor": self.divisor,
             "resample": self.resample if self.size or self.shortest_edge else None,
             "rescale_factor": self.rescale_factor,
             "rescale_offset": self.rescale_offset,
@@ -147,9 +150,13 @@ def one_size(settings: ImageSettings) -> Pair:
         raise UnknownTaskError(
             "preprocessor_config.json gives every image a size of its own",
             expected="size with height and width, or a crop_size: images of one size make a batch",
-            mend="set do_center_crop and crop_size in preprocessor_config.json (for detectors size: height and width)",
+            mend="set do_center_crop and crop_size in preprocessor_config.json",
         )
     return settings.shape
+
+
+_YOLOS_DIVISOR = 16
+"""``mod_size`` of transformers' get_size_with_aspect_ratio_yolos."""
 
 
 def kind_of(processor: Any) -> str:
@@ -214,7 +221,8 @@ def _resized(kind: str, own: Settings) -> dict[str, Any]:
     if kind == "Levit" and shortest:
         return {"shortest_edge": int((256 / 224) * shortest), "crop": crop}
     if shortest:
-        return {"shortest_edge": shortest, "longest_edge": longest, "crop": crop}
+        divisor = _YOLOS_DIVISOR if kind == "Yolos" else None
+        return {"shortest_edge": shortest, "longest_edge": longest, "divisor": divisor, "crop": crop}
     if set(sizes) != {"height", "width"}:
         raise SourceCorruptError(
             f"size in preprocessor_config.json has {', '.join(sizes) or 'nothing'}",

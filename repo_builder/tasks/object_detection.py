@@ -50,7 +50,7 @@ def head(source: Artifact, model: ModelSpec) -> TorchProgram:
     _scoring(processor)
     settings = image_settings.read(processor)
     image.check_parameters(model, settings)
-    shape = (3, *image_settings.one_size(settings))
+    shape = (3, *(settings.shape or ("height", "width")))
     program = huggingface_vision.load(source, "AutoModelForObjectDetection", shape)
     huggingface_detector.steady(program.module.model)
     import torch
@@ -114,7 +114,8 @@ def models(model: ModelSpec, source: Artifact, engine: Artifact) -> tuple[Planne
 
 def proof(model: ModelSpec, source: Artifact, engine: Artifact, program: TorchProgram | None) -> Proof:
     """Each image alone through transformers' pipeline, up to ``post_process_object_detection`` of the folder's Pillow
-    image processor: the pipeline itself then cuts the corners down to whole pixels. The best come first.
+    image processor: the pipeline itself then cuts the corners down to whole pixels. The best come first. Where images
+    keep their ratio, so that they do not share a request, each is sent alone.
 
     Raises:
         SpecError: rounding decides about an object of every sample.
@@ -130,7 +131,11 @@ def proof(model: ModelSpec, source: Artifact, engine: Artifact, program: TorchPr
     names = label_names.names(detect.model.config)
     cases = []
     for raw in sample_images.chosen(model):
-        ran = detect.forward(detect.preprocess(Image.open(io.BytesIO(raw))))
+        try:
+            parts = detect.preprocess(Image.open(io.BytesIO(raw)))
+        except ValueError:  # resized to nothing
+            continue
+        ran = detect.forward(parts)
         (found,) = detect.image_processor.post_process_object_detection(ran, limit - _NEAR, ran["target_size"])
         scores = found["scores"].numpy().astype(np.float64)
         order = np.argsort(-scores, kind="stable")
@@ -150,7 +155,7 @@ def proof(model: ModelSpec, source: Artifact, engine: Artifact, program: TorchPr
     return Proof(
         model.public_name,
         tuple(cases),
-        True,
+        image_settings.read(detect.image_processor).shape is not None,
         tolerances(model, defaults),
         dict.fromkeys(defaults, LABELS),
         f"{versions} on torch {torch.__version__}, each image alone, scores above {limit}",

@@ -26,7 +26,7 @@ PARAMETERS: dict[str, tuple[str, ...]] = {
     ),
     "detections": ("labels", "scoring", "top_k", "threshold"),
     "image": (
-        *("height", "width", "shortest_edge", "longest_edge", "resample", "crop_height", "crop_width"),
+        *("height", "width", "shortest_edge", "longest_edge", "size_divisor", "resample", "crop_height", "crop_width"),
         *("pad_height", "pad_width", "rescale_factor", "rescale_offset", "channel_order", "image_mean", "image_std"),
         *("layout", "max_pixels", "formats"),
     ),

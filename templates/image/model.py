@@ -7,7 +7,7 @@ made RGB, and then goes through these steps, as `transformers` takes them with P
 config's ``parameters``; a step whose settings are absent is left out:
 
 - ``height``, ``width``: the size to resize to; or ``shortest_edge``: the size of the shorter edge, the other keeps the
-  ratio; with ``longest_edge``: its limit.
+  ratio; with ``longest_edge``: its limit; with ``size_divisor``: both are cut down to a multiple of it.
 - ``resample``: the filter, a number of Pillow's ``Resampling`` (``2``: bilinear).
 - ``crop_height``, ``crop_width``: the middle that is kept; what is smaller is surrounded with zeros.
 - ``pad_height``, ``pad_width``: zeros go below and to the right.
@@ -41,6 +41,7 @@ FIELDS = {
     "width": int,
     "shortest_edge": int,
     "longest_edge": int,
+    "size_divisor": int,
     "crop_height": int,
     "crop_width": int,
     "pad_height": int,
@@ -71,6 +72,7 @@ class TritonPythonModel:
         numbers = {key: _number(parameters, key, kind) for key, kind in FIELDS.items()}
         self.size = _pair(numbers, "height", "width")
         self.shortest, self.longest = numbers["shortest_edge"], numbers["longest_edge"]
+        self.divisor = numbers["size_divisor"] or 1
         if self.size and self.shortest is not None:
             raise ValueError("parameters 'height', 'width' and 'shortest_edge' exclude each other")
         self.resample = _number({"resample": "2", **parameters}, "resample", int)
@@ -91,11 +93,14 @@ class TritonPythonModel:
         made = self.pool.map(self._made, [row for several in rows if not isinstance(several, str) for row in several])
         return [_refusal(several) if isinstance(several, str) else self._response(several, made) for several in rows]
 
-    def _response(self, rows, made):
-        images = [next(made) for _ in rows]
+    def _response(self, rows, results):
+        images = [next(results) for _ in rows]
         for number, found in enumerate(images):
             if isinstance(found, str):
                 return _refusal(f"input '{self.input}': image {number} {found}")
+        if len(made := {image[0].shape for image in images}) > 1:
+            several = " and ".join(_shown(shape) for shape in sorted(made)[:2])
+            return _refusal(f"input '{self.input}': images of one request become {several}; send each in its own")
         arrays = map(np.stack, zip(*images, strict=True))
         tensors = [pb_utils.Tensor(*named) for named in zip(self.outputs, arrays, strict=False)]
         return pb_utils.InferenceResponse(output_tensors=tensors)
@@ -159,6 +164,10 @@ class TritonPythonModel:
         """Height and width to resize to; None where nothing is resized."""
         if self.shortest is None:
             return self.size
+        return tuple(edge - edge % self.divisor for edge in self._scaled(height, width))
+
+    def _scaled(self, height, width):
+        """Height and width with the ratio kept."""
         short, long = min(height, width), max(height, width)
         if self.longest is None:
             other = int(self.shortest * long / short)

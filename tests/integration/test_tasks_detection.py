@@ -46,8 +46,8 @@ def images(*encoded: bytes) -> Any:
 def check(report: dict[str, Any], cases: tuple[proof.Case, ...]) -> None:
     assert report["passed"] is True
     assert report["task"]["name"] == "object-detection"
-    assert set(report["requests"]) == {"alone", "batched", "concurrent", "separately"}
-    assert len(cases) > 50
+    assert {"alone", "concurrent", "separately"} <= set(report["requests"])
+    assert len(cases) > 40
     counts = {case.outputs["LABELS"].shape[1] for case in cases}
     assert len(counts) > 1, "images of several numbers of objects"
     assert max(case.outputs["BOXES"].max() for case in cases) > 100, "pixels of the original image"
@@ -58,6 +58,7 @@ def test_objects_equal_the_pipelines(built: tuple[pipeline.Result, Path]) -> Non
     report = result.reports["yolos"]
     cases = proof.load(Layout.of(repository).proof("yolos")).cases
     check(report, cases)
+    assert "batched" in report["requests"]
     assert len({label for case in cases for label in case.outputs["LABELS"].reshape(-1)}) > 3, "labels vary"
     assert "pipeline('object-detection') with Pillow" in report["reference"]
     assert report["reference"].endswith("scores above 0.3")
@@ -79,8 +80,17 @@ def test_a_broken_image_is_refused(served: client.Client) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("architecture", "threshold"), [("detr", "0.3"), ("rt_detr", "0.9")])
-def test_other_detectors_are_served_too(architecture: str, threshold: str, tmp_path: Path) -> None:
-    tiny_vision.save_detector(architecture, tmp_path / "tiny")
+@pytest.mark.parametrize(
+    ("architecture", "threshold", "size"),
+    [
+        ("rt_detr", "0.9", {"height": 64, "width": 64}),
+        ("detr", "0.3", {"shortest_edge": 64, "longest_edge": 160}),
+        ("yolos", "0.3", {"shortest_edge": 64, "longest_edge": 160}),
+    ],
+)
+def test_other_detectors_are_served_too(architecture: str, threshold: str, size: Any, tmp_path: Path) -> None:
+    """Of those that keep an image's ratio height and width are free."""
+    tiny_vision.save_detector(architecture, tmp_path / "tiny", size=size)
     result, repository = spec_builds.build(tmp_path, SPEC.format("tiny", threshold))
+    assert ("batched" in result.reports["tiny"]["requests"]) is ("height" in size)
     check(result.reports["tiny"], proof.load(Layout.of(repository).proof("tiny")).cases)

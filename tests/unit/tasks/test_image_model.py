@@ -143,6 +143,40 @@ def test_what_resizing_would_blow_up_is_refused(tmp_path: Path) -> None:
     assert "image 0 would be resized to 10240000 x 256 pixels, more than 89478485 in all" in str(answer.error)
 
 
+DETECTORS = [
+    ("Detr", {}),
+    ("Yolos", {}),
+    ("Yolos", {"size": {"shortest_edge": 300, "longest_edge": 400}}),
+    ("RTDetr", {}),
+    ("ConditionalDetr", {"size": {"height": 50, "width": 70}}),
+]
+
+
+@pytest.mark.parametrize(("kind", "options"), DETECTORS, ids=lambda case: str(case)[:60])
+def test_pixels_of_detectors_equal_those_of_transformers(kind: str, options: dict[str, Any], tmp_path: Path) -> None:
+    from transformers.image_utils import load_image
+
+    processor = tiny_vision._processor(kind, options)
+    model = served(image_settings.read(processor), tmp_path)
+    for raw in sample_images.built_in()[:8]:
+        image = load_image(Image.open(io.BytesIO(raw)))
+        answer = asked(model, raw)
+        try:
+            expected = processor(images=image, return_tensors="np")["pixel_values"]
+        except ValueError:
+            assert "expected at least one on each edge" in str(answer.error)
+            continue
+        assert answer.arrays["pixel_values"].shape == expected.shape
+        np.testing.assert_allclose(answer.arrays["pixel_values"], expected, atol=1e-5)
+
+
+def test_images_of_several_sizes_in_one_request_are_refused(tmp_path: Path) -> None:
+    model = served(ImageSettings(shortest_edge=10, longest_edge=20), tmp_path)
+    assert asked(model, wide(5, 5), wide(6, 6)).arrays["pixel_values"].shape == (2, 3, 10, 10)
+    refused = asked(model, wide(5, 5), wide(6, 5)).error
+    assert "images of one request become 3 x 10 x 10 and 3 x 10 x 12; send each in its own" in str(refused)
+
+
 def test_images_smaller_than_the_engine_wants_are_refused(tmp_path: Path) -> None:
     model = served(dataclasses.replace(SMALL, size=None, pad=(8, 8)), tmp_path)
     assert asked(model, wide(5, 5)).arrays["pixel_values"].shape == (1, 3, 8, 8)
