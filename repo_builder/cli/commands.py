@@ -188,7 +188,7 @@ def view(
     from repo_builder.pipeline import viewing
 
     if svg or html:
-        for file in viewing.picture(model, svg=svg, html=html):
+        for file in viewing.picture(model, svg=svg, html=html, port=port, browse=browse):
             printing.note(f"wrote {file}")
         return
     print(viewing.model(model, port=port, browse=browse), flush=True)

@@ -14,12 +14,20 @@ from repo_builder.pipeline import flow, flow_picture, serving
 _HOST = "127.0.0.1"
 
 
-def picture(repository: Path, *, svg: Path | None = None, html: Path | None = None) -> tuple[Path, ...]:
+def picture(
+    repository: Path, *, svg: Path | None = None, html: Path | None = None, port: int = 0, browse: bool = False
+) -> tuple[Path, ...]:
     """Write the flow of a repository; gives the files.
 
     Raises:
-        UsageError: no repository, or no file is asked for.
+        UsageError: no repository, or ``port`` or ``browse``, which mean the view of a model's graph, are asked for.
     """
+    if port or browse:
+        raise UsageError(
+            f"{'--port' if port else '--open'} goes with the view of a model's graph, and --svg and --html write files",
+            expected="--svg and --html alone, or neither",
+            mend="write the file, then open it in a browser",
+        )
     configs = serving.configs(repository) if repository.is_dir() else {}
     if not configs:
         raise UsageError(

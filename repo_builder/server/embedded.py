@@ -175,10 +175,18 @@ def _sayable(repository: Path) -> Path:
             mend="set REPO_BUILDER_CACHE to such a folder",
         )
     links.mkdir(parents=True, exist_ok=True)
+    _remove_dangling(links)
     link = links / hashlib.sha256(os.fsencode(repository)).hexdigest()[:16]
     with contextlib.suppress(FileExistsError):
         link.symlink_to(repository)
     return link
+
+
+def _remove_dangling(links: Path) -> None:
+    """Links to repositories that are gone."""
+    for link in links.iterdir():
+        if link.is_symlink() and not link.exists():
+            link.unlink(missing_ok=True)
 
 
 def _launch(environment: Environment, options: Sequence[str], where: Ports, log_path: Path | None) -> RunningServer:

@@ -128,6 +128,11 @@ def test_what_has_no_flow_or_no_graph(tmp_path: Path) -> None:
     source = models.linear_onnx(tmp_path / "m.onnx")
     with pytest.raises(UsageError, match=r"m.onnx is no model repository"):
         viewing.picture(source, svg=tmp_path / "f.svg")
+    with pytest.raises(UsageError, match="--open goes with the view of a model's graph"):
+        viewing.picture(EXAMPLE, svg=tmp_path / "f.svg", browse=True)
+    with pytest.raises(UsageError, match="--port goes with the view of a model's graph"):
+        viewing.picture(EXAMPLE, html=tmp_path / "f.html", port=8000)
+    assert not list(tmp_path.glob("f.*"))
     with pytest.raises(UsageError, match=r"model_repository is a model repository"):
         viewing.model(EXAMPLE)
     with pytest.raises(UsageError, match="is a folder"):

@@ -71,6 +71,12 @@ def test_a_path_is_one_word_for_a_shell(tmp_path: Path, monkeypatch: pytest.Monk
     link = embedded._sayable(odd)
     assert link == embedded._sayable(odd)
     assert link.readlink() == odd
+    odd.mkdir()
+    other = embedded._sayable(tmp_path / "another one")
+    assert link.exists()
+    odd.rmdir()
+    embedded._sayable(tmp_path / "another one")
+    assert [path.name for path in link.parent.iterdir()] == [other.name], "links to what is gone go too"
     monkeypatch.setenv("REPO_BUILDER_CACHE", str(tmp_path / "my cache"))
     with pytest.raises(ToolchainError, match="my cache/repositories is no path that a shell takes as one word"):
         embedded._sayable(odd)
