@@ -14,6 +14,7 @@ from typing import Any
 import joblib
 import numpy as np
 import pandas as pd
+import sklearn
 import skops.io
 from sklearn.cluster import KMeans
 from sklearn.compose import ColumnTransformer
@@ -105,6 +106,7 @@ def _libraries(rows: Any, lacking: Any, score: Any, yes: Any, names: Any, table:
         "lightgbm-zero": lightgbm.LGBMClassifier(zero_as_missing=True, **light).fit(rows * (rows > -0.5), yes),
         "xgboost": xgboost.XGBClassifier(n_estimators=8, n_jobs=1).fit(lacking, yes),
         "xgboost-columns": make_pipeline(columns, xgboost.XGBRegressor(n_estimators=8, n_jobs=1)).fit(table, table.age),
+        "booster": xgboost.XGBClassifier(n_estimators=2).fit(rows, yes).get_booster(),
         "catboost": catboost.CatBoostClassifier(**quiet).fit(rows, yes),
     }
 
@@ -117,7 +119,7 @@ def save(folder: Path) -> None:
     for name in ("columns", "histogram", "lightgbm"):
         skops.io.dump(made[name], folder / f"{name}.skops")
     old = (folder / "logistic.joblib").read_bytes()
-    (folder / "old.joblib").write_bytes(old.replace(b"1.9.1", b"1.3.2"))
+    (folder / "old.joblib").write_bytes(old.replace(sklearn.__version__.encode(), b"1.3.2"))
     gone = (folder / "old.joblib").read_bytes()
     (folder / "gone.joblib").write_bytes(
         gone.replace(b"sklearn.linear_model._logistic", b"sklearn.linear_model._loggistc")

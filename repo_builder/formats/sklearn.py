@@ -19,7 +19,7 @@ from repo_builder.tensors import TensorSpec
 NAME = "sklearn"
 TAKES = "a scikit-learn estimator (.skops, or a pickle that you trust: .joblib, .pkl, .pickle)"
 FRAMEWORK = dataclasses.replace(tree_ensembles.FRAMEWORK, worker="sklearn_worker.py")
-RUNTIME = "scikit-learn 1.9 on the CPU, in a process of its own"
+RUNTIME = f"scikit-learn {tree_ensembles.SCIKIT_LEARN} on the CPU, in a process of its own"
 PICKLES = True
 _SUFFIXES = (".pkl", ".pickle", ".joblib")
 

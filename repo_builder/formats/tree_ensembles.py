@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from repo_builder.formats import framework_process
 from repo_builder.formats.framework_process import Framework, Progress
 from repo_builder.tensors import TensorSpec
 
+SCIKIT_LEARN = "1.9.1" if sys.version_info >= (3, 11) else "1.7.2"
+"""1.7 is the last that Python 3.10 has wheels of."""
 # xgboost-cpu is XGBoost without the libraries of a GPU; onnxmltools takes its model's classes from the same package.
 FRAMEWORK = Framework(
     "trees",
@@ -23,7 +26,7 @@ FRAMEWORK = Framework(
         "catboost==1.2.10",
         "onnxmltools==1.16.0",
         "skl2onnx==1.20.0",
-        "scikit-learn==1.9.1",
+        f"scikit-learn=={SCIKIT_LEARN}",
         "skops==0.14.0",
         "onnx==1.20.1",
         "numpy==2.2.6",

@@ -14,7 +14,7 @@ from repo_builder import client, formats, pipeline, server, toolchain
 from repo_builder.artifact import Artifact
 from repo_builder.convert import framework_to_onnx
 from repo_builder.errors import ConversionError, RepoBuilderError, UnsafeSourceError
-from repo_builder.formats import framework_process, sklearn
+from repo_builder.formats import framework_process, sklearn, tree_ensembles
 
 pytestmark = pytest.mark.slow
 F = "features FP32[batch, 5]"
@@ -77,11 +77,12 @@ def test_an_estimator_converts_with_equal_answers(
     assert [str(spec) for spec in made.outputs] == outputs
     assert made.provenance["cases"] == len(sklearn.examples(source)) >= 4
     assert max(made.provenance["max_abs_error"].values()) < 2e-5
-    assert made.provenance["scikit-learn"] == "1.9.1"
+    assert made.provenance["scikit-learn"] == tree_ensembles.SCIKIT_LEARN
 
 
 @pytest.mark.parametrize("name", ["forest", "forest-nan", "histogram", "isolation", "scaled-forest", "lightgbm"])
 def test_trees_are_tried_with_nan_and_zero(folder: Path, name: str) -> None:
+    assert len(sklearn.examples(opened(folder / f"{name}.joblib"))) == 12, "seven of the thresholds, five as fitted"
     values = np.concatenate(
         [case["features"].reshape(-1) for case in sklearn.examples(opened(folder / f"{name}.joblib"))]
     )
@@ -104,6 +105,7 @@ def test_categories_are_tried_in_and_out_of_the_set(folder: Path) -> None:
         ("two-questions.joblib", ConversionError, "the model gives several labels"),
         ("dict.joblib", ConversionError, "holds a dict with model, threshold, not an estimator"),
         ("catboost.joblib", ConversionError, r"a CatBoostClassifier of catboost, .*\n.*\n.*save_model\('model.cbm'\)"),
+        ("booster.joblib", ConversionError, r"a Booster of xgboost\n.*\n.*booster.save_model\('model.json'\)"),
         ("lightgbm-zero.joblib", ConversionError, "takes 0 for a missing value"),
         ("lightgbm.skops", UnsafeSourceError, "does not know as harmless: .*lightgbm.basic.Booster"),
         (
@@ -120,7 +122,7 @@ def test_what_is_not_carried_is_refused(folder: Path, name: str, error: type[Rep
 
 def test_the_version_that_wrote_a_pickle_is_told(folder: Path) -> None:
     assert opened(folder / "old.joblib").facts["notes"] == [
-        "written with scikit-learn 1.3.2, opened with 1.9.1: check answers"
+        f"written with scikit-learn 1.3.2, opened with {tree_ensembles.SCIKIT_LEARN}: check answers"
     ]
     assert opened(folder / "logistic.joblib").facts["notes"] == []
     assert opened(folder / "table.joblib").facts["notes"] == ["the columns of features are, in order: income, age"]
@@ -133,7 +135,7 @@ def test_served_answers_equal_scikit_learns(folder: Path, tmp_path: Path, name: 
     result.raise_failed()
     report = result.reports["model"]
     assert report["passed"]
-    assert report["reference"] == "the sklearn file itself, in scikit-learn 1.9 on the CPU, in a process of its own"
+    assert report["reference"] == f"the sklearn file itself, in {sklearn.RUNTIME}"
     assert report["outputs"]["label"]["max_abs_error"] == 0
     assert report["cases"] >= 20
 

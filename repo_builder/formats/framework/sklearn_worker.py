@@ -24,7 +24,11 @@ from sklearn_inputs import Inputs, last
 _OPSET, _ML_OPSET = 17, 3
 _HARMLESS = {"numpy.dtype"}
 """Types that skops asks about and that run nothing: SimpleImputer keeps one."""
-_NATIVE = {"catboost": "model.save_model('model.cbm')"}
+_NATIVE = {
+    "xgboost": "booster.save_model('model.json')",
+    "lightgbm": "booster.save_model('model.txt')",
+    "catboost": "model.save_model('model.cbm')",
+}
 _WRITTEN = re.compile(rb"_sklearn_version.{1,12}?(\d+\.\d+[\w.]*)", re.DOTALL)
 
 
@@ -170,6 +174,12 @@ def _estimator(found: Any) -> Any:
     from sklearn.utils.validation import check_is_fitted
 
     found = getattr(found, "best_estimator_", found)
+    if native := not hasattr(found, "fit") and _NATIVE.get(_library(found)):
+        raise loop.Refused(
+            f"the file holds a {type(found).__name__} of {_library(found)}",
+            expected="an estimator of scikit-learn's kind",
+            mend=f"save the library's own file with {native} and build from it, without a pickle",
+        )
     if not (hasattr(found, "fit") and hasattr(found, "get_params")):
         keys = f" with {', '.join(map(str, list(found)[:8]))}" if isinstance(found, dict) else ""
         raise loop.Refused(
@@ -178,11 +188,11 @@ def _estimator(found: Any) -> Any:
             mend="save that alone, with its preprocessing steps in a Pipeline",
         )
     for part in _nested(found):
-        if native := _NATIVE.get(_library(part)):
+        if _library(part) == "catboost":
             raise loop.Refused(
-                f"the model holds a {type(part).__name__} of {_library(part)}, which skl2onnx does not carry",
+                f"the model holds a {type(part).__name__} of catboost, which skl2onnx does not carry",
                 expected="scikit-learn, XGBoost or LightGBM",
-                mend=f"save the library's own file with {native} and build from it",
+                mend=f"save the library's own file with {_NATIVE['catboost']} and build from it",
             )
     try:
         check_is_fitted(found)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+_LARGEST = float(np.finfo(np.float32).max) / 4
 _THRESHOLDS, _ROWS, _SHARE, _TIE = 60, 192, 0.2, 1e-5
 
 
@@ -23,6 +24,7 @@ class Splits:
             codes = sorted(self.codes[column])
             return np.array([*codes, codes[-1] + 1, codes[-1] + 7], np.float32)
         found = np.array(sorted(self.thresholds[column]), np.float64)
+        found = found[np.abs(found) < _LARGEST]  # a split off of NaN alone has infinity
         if not len(found):
             return rng.standard_normal(8).astype(np.float32)
         if len(found) > _THRESHOLDS:

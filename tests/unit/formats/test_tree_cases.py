@@ -108,6 +108,15 @@ def test_rows_lie_at_below_and_above_each_threshold(worker: Any) -> None:
     assert 0.1 < np.isnan(lacking).mean() < 0.3
 
 
+def test_a_threshold_at_infinity_brings_no_infinity(worker: Any) -> None:
+    module = worker("tree_cases")
+    splits = module.Splits(2)
+    splits.thresholds[0].update([np.inf, -np.inf, 1e300, 0.5])
+    splits.thresholds[1].add(np.inf)
+    assert not any(np.isinf(case).any() for case in module.drawn(splits))
+    assert 0.5 in module.drawn(splits)[1][:, 0]
+
+
 def test_cases_that_are_refused_and_ties_are_left_out(worker: Any) -> None:
     def run(arrays: list[Any]) -> list[Any]:
         (rows,) = arrays
