@@ -36,7 +36,9 @@ def tensorflow() -> Path:
 def test_frameworks_are_listed_before_they_are_there(cache: Path) -> None:
     rows = {row["name"]: row for row in toolchains.listed()["environments"]}
     assert rows["tensorflow-2.21.0"]["installed"] == "no"
-    assert rows["tensorflow-2.21.0"]["formats"] == "savedmodel, frozen_graph, tf_checkpoint, keras, tflite"
+    told = rows["tensorflow-2.21.0"]["formats"].split(", ")
+    assert sorted(told) == ["frozen_graph", "keras", "savedmodel", "tf_checkpoint", "tflite"]
+    assert rows["trees"]["formats"] == "xgboost, lightgbm, catboost, sklearn"
     environment(tensorflow())
     environment(cache / "environments" / "server-14c8b5b22d83")
     (cache / "environments" / "half-0123456789ab").mkdir()
