@@ -10,7 +10,7 @@ export PYTHONDONTWRITEBYTECODE := 1
 # PyTorch's CPU wheels, taken where this index answers; TORCH_INDEX= (empty) takes torch from the default index.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
-.PHONY: help demo test test-slow lint bench example docs architectures onnx-suite clean
+.PHONY: help demo test test-slow lint bench example docs architectures errors onnx-suite clean
 
 help:
 	@echo "make demo       convert all-MiniLM-L6-v2, serve it, prove it; the report is $(DEMO)/report.json"
@@ -21,6 +21,7 @@ help:
 	@echo "make example    write model_repository/ anew"
 	@echo "make docs       write the generated pages of docs/ anew"
 	@echo "make architectures  build, serve and prove every architecture with every task: docs/architectures.md"
+	@echo "make errors     a model of every format, real weights among them: the table in docs/frameworks.md"
 	@echo "make onnx-suite  every node case of ONNX's own tests, built and served: docs/onnx-suite.md"
 	@echo "make clean      remove build/ and .venv/"
 
@@ -53,6 +54,9 @@ docs: $(VENV)/ready
 
 architectures: $(VENV)/ready
 	@$(BIN)/python scripts/architectures.py $(ARGS)
+
+errors: $(VENV)/ready
+	@$(BIN)/python scripts/error_table.py $(ARGS)
 
 onnx-suite: $(VENV)/ready
 	@$(BIN)/python scripts/onnx_suite.py $(ARGS)
