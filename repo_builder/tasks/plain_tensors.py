@@ -16,7 +16,7 @@ from repo_builder.errors import SourceMissingError, SpecError
 from repo_builder.formats.examples import example_inputs
 from repo_builder.formats.torch_program import TorchProgram
 from repo_builder.planned import PlannedModel
-from repo_builder.proof import DEFAULT_TOLERANCE, Arrays, Case, Proof
+from repo_builder.proof import DEFAULT_TOLERANCE, Arrays, Case, Proof, Tolerance
 from repo_builder.spec import ModelSpec
 from repo_builder.tasks import plan_cases, string_lookup
 from repo_builder.tasks.engine_model import engine_model, max_batch_size, tensor_fields
@@ -71,7 +71,9 @@ def proof(model: ModelSpec, source: Artifact, engine: Artifact, program: TorchPr
         reference = f"the {source.format} model, in PyTorch"
     rank = 1 if max_batch_size(model, engine) else 0
     cases = [Case(_with_an_axis(case.inputs, rank), _with_an_axis(case.outputs, rank)) for case in cases]
-    defaults = {o.name: DEFAULT_TOLERANCE for o in engine.outputs}
+    rounding = engine.provenance.get("rounding", {})  # of the source's own answers: see convert.framework_to_onnx
+    limit = DEFAULT_TOLERANCE.max_rel_error or 0.0
+    defaults = {o.name: Tolerance(max_rel_error=limit + rounding.get(o.name, 0.0)) for o in engine.outputs}
     return Proof(model.public_name, tuple(cases), engine.batch is not None, tolerances(model, defaults), {}, reference)
 
 
@@ -129,7 +131,8 @@ def _random(model: ModelSpec, engine: Artifact) -> list[Arrays]:
             asked = model.shapes.get(axis)
             choices = (asked.min, asked.opt, asked.max) if asked else (2, 5, 8)
             sizes[axis] = 1 if axis == engine.batch else choices[number % 3]
-        cases.append(example_inputs(engine.inputs, sizes, seed=model.samples.seed + number))
+        ranges = engine.provenance.get("ranges", {})  # of indices: see convert.framework_to_onnx
+        cases.append(example_inputs(engine.inputs, sizes, seed=model.samples.seed + number, ranges=ranges))
     return cases
 
 
