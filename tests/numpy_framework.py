@@ -15,7 +15,7 @@ from repo_builder.formats.framework_process import Framework
 from repo_builder.tensors import TensorSpec
 
 NAME, TAKES, RUNTIME = "numpy_json", "a numpy model (.npmodel)", "numpy, in a process of its own"
-FRAMEWORK = Framework("numpy-json", (), Path(__file__).parent / "numpy_worker.py")
+FRAMEWORK = Framework("numpy-json", (), Path(__file__).parent / "numpy_worker.py", otherwise={"SUMS": "otherwise"})
 
 
 def matches(path: Path) -> bool:

@@ -42,8 +42,13 @@ def misbehave(how: str | None) -> None:
 
 def describe(model: dict[str, Any]) -> dict[str, Any]:
     rows, columns = np.shape(model["weights"])
+    lookup = "lookup" in model
     return {
-        "inputs": [{"name": "serving_default_x:0", "dtype": "FP32", "shape": ["batch", rows]}],
+        "inputs": [
+            {"name": "serving_default_x:0", "dtype": "INT64", "shape": ["batch"]}
+            if lookup
+            else {"name": "serving_default_x:0", "dtype": "FP32", "shape": ["batch", rows]}
+        ],
         "outputs": [{"name": "net/y 1:0", "dtype": "FP32", "shape": ["batch", columns]}],
         "versions": {"numpy": np.__version__},
         "notes": ["a stand-in"],
@@ -55,12 +60,25 @@ def convert(model: dict[str, Any], onnx: str, opset: int) -> dict[str, Any]:
     from onnx import TensorProto, helper, numpy_helper, save
 
     weights = np.array(model.get("converted", model["weights"]), dtype=np.float32)
+    nodes = [helper.make_node("MatMul", ["serving_default_x:0", "w"], ["net/y:0"])]
+    constants = [numpy_helper.from_array(weights, "w")]
+    if "sharp" in model:
+        nodes[0].output[0] = "sums"
+        nodes += [
+            helper.make_node("Mul", ["sums", "sharp"], ["large"]),
+            helper.make_node("Sin", ["large"], ["net/y:0"]),
+        ]
+        constants.append(numpy_helper.from_array(np.float32(model["sharp"]), "sharp"))
+    given = helper.make_tensor_value_info("serving_default_x:0", TensorProto.FLOAT, ["unk__1", weights.shape[0]])
+    if "lookup" in model:
+        nodes = [helper.make_node("Gather", ["w", "serving_default_x:0"], ["net/y:0"])]
+        given = helper.make_tensor_value_info("serving_default_x:0", TensorProto.INT64, ["unk__1"])
     graph = helper.make_graph(
-        [helper.make_node("MatMul", ["serving_default_x:0", "w"], ["net/y:0"])],
+        nodes,
         "g",
-        [helper.make_tensor_value_info("serving_default_x:0", TensorProto.FLOAT, ["unk__1", weights.shape[0]])],
+        [given],
         [helper.make_tensor_value_info("net/y:0", TensorProto.FLOAT, ["unk__2", weights.shape[1]])],
-        [numpy_helper.from_array(weights, "w")],
+        constants,
     )
     save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8), onnx)
     return {"notes": ["written by hand"]}
@@ -70,7 +88,14 @@ def run(model: dict[str, Any], arrays: list[Any]) -> list[Any]:
     misbehave(model.get("run"))
     if len(arrays[0]) == model.get("refused_rows"):
         raise ValueError("no such batch")
-    return [arrays[0] @ np.array(model["weights"], dtype=np.float32)]
+    if "lookup" in model:
+        if (arrays[0] >= model["lookup"]).any():
+            raise ValueError("no such row")
+        return [np.array(model["weights"], dtype=np.float32)[arrays[0]]]
+    sums = arrays[0] @ np.array(model["weights"], dtype=np.float32)
+    if os.environ.get("SUMS") == "otherwise":
+        sums *= np.float32(1 + 2.0**-21)
+    return [np.sin(sums * np.float32(model["sharp"])) if "sharp" in model else sums]
 
 
 def examples(model: dict[str, Any]) -> list[list[Any]]:

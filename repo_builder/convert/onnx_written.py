@@ -11,7 +11,7 @@ from typing import Any
 from repo_builder.artifact import Artifact
 from repo_builder.convert import onnx_care
 from repo_builder.convert.cases import CheckedCase
-from repo_builder.convert.runner import check
+from repo_builder.convert.runner import Rounding, check
 from repo_builder.tensors import TensorSpec
 
 
@@ -26,6 +26,7 @@ def accepted(
     ir_version: int,
     provenance: Mapping[str, Any],
     simplify: bool = True,
+    rounding: Rounding | None = None,
 ) -> Artifact:
     """``out``, made of ``raw`` and answering as the source does on ``checked``; nothing is there where it does not.
 
@@ -36,6 +37,7 @@ def accepted(
         opset, ir_version: the highest that the target loads.
         provenance: what is told of how ``raw`` came to be; ``notes`` are added to.
         simplify: see :func:`onnx_care.care`.
+        rounding: see :func:`runner.check`.
 
     Raises:
         ConversionError: the file answers differently, or has other tensors.
@@ -44,7 +46,7 @@ def accepted(
     with tempfile.TemporaryDirectory(prefix=".convert-", dir=out.parent) as folder:
         path = Path(folder) / out.name
         cared = onnx_care.care(raw, path, inputs, outputs, opset=opset, ir_version=ir_version, simplify=simplify)
-        found = check(path, inputs, outputs, checked, opset=cared.opset, ir_version=ir_version)
+        found = check(path, inputs, outputs, checked, opset=cared.opset, ir_version=ir_version, rounding=rounding)
         made = found.artifact
         for name in made.files:
             (made.folder / name).replace(out.parent / name)

@@ -18,24 +18,29 @@ SIZES = (3, 16, 32, 224)
 
 
 def example_inputs(
-    specs: Sequence[TensorSpec], sizes: Mapping[str, int] | None = None, seed: int = 0
+    specs: Sequence[TensorSpec],
+    sizes: Mapping[str, int] | None = None,
+    seed: int = 0,
+    ranges: Mapping[str, Sequence[int]] | None = None,
 ) -> dict[str, np.ndarray[Any, Any]]:
     """One array per input, in the order of ``specs``.
 
-    Floats are normal with standard deviation 1; integers are 0 or 1; strings are ``"0"`` or ``"1"`` as bytes;
-    booleans and inputs whose name ends with ``mask`` are all true or one.
+    Floats are normal with standard deviation 1; INT8 and UINT8, which are mostly quantised, take all their values;
+    other integers are 0 or 1; strings are ``"0"`` or ``"1"`` as bytes; booleans and inputs whose name ends with
+    ``mask`` are all true or one.
 
     Args:
         specs: the inputs.
         sizes: size of each symbolic dim; 3 for one that is not named.
         seed: the same seed and specs give the same arrays.
+        ranges: the lowest and the highest value of an integer input, where they are known; both are among its values.
 
     Raises:
         SignatureError: an input would have more than 2**28 elements.
         UnsupportedDtypeError: a BF16 input, which numpy cannot hold.
     """
     random = np.random.default_rng(seed)
-    return {spec.name: _array(spec, sizes or {}, random) for spec in specs}
+    return {spec.name: _array(spec, sizes or {}, random, (ranges or {}).get(spec.name)) for spec in specs}
 
 
 def working_sizes(
@@ -65,13 +70,21 @@ def working_sizes(
 
 
 def working_inputs(
-    specs: Sequence[TensorSpec], run: Callable[[dict[str, np.ndarray[Any, Any]]], object]
+    specs: Sequence[TensorSpec],
+    run: Callable[[dict[str, np.ndarray[Any, Any]]], object],
+    ranges: Mapping[str, Sequence[int]] | None = None,
 ) -> dict[str, np.ndarray[Any, Any]]:
     """:func:`example_inputs` of :func:`working_sizes`."""
-    return example_inputs(specs, working_sizes(specs, lambda sizes: run(example_inputs(specs, sizes))))
+
+    def made(sizes: Mapping[str, int]) -> dict[str, np.ndarray[Any, Any]]:
+        return example_inputs(specs, sizes, ranges=ranges)
+
+    return made(working_sizes(specs, lambda sizes: run(made(sizes))))
 
 
-def _array(spec: TensorSpec, sizes: Mapping[str, int], random: np.random.Generator) -> np.ndarray[Any, Any]:
+def _array(
+    spec: TensorSpec, sizes: Mapping[str, int], random: np.random.Generator, limits: Sequence[int] | None
+) -> np.ndarray[Any, Any]:
     shape = tuple(d if isinstance(d, int) else sizes.get(d, _DEFAULT_SIZE) for d in spec.shape)
     if prod(shape) > _ELEMENT_LIMIT:
         raise SignatureError(
@@ -85,4 +98,11 @@ def _array(spec: TensorSpec, sizes: Mapping[str, int], random: np.random.Generat
         return np.ones(shape, dtype=spec.numpy)
     if spec.dtype.startswith("FP"):
         return np.asarray(random.standard_normal(shape), dtype=spec.numpy)
-    return np.asarray(random.integers(0, 2, shape), dtype=spec.numpy)
+    if limits is None:
+        kind = np.iinfo(spec.numpy)
+        limits = (kind.min, kind.max) if kind.bits == 8 else (0, 1)
+    low, high = int(limits[0]), int(limits[1])
+    made = np.asarray(random.integers(low, high, shape, endpoint=True), dtype=spec.numpy)
+    if (low, high) != (0, 1) and made.size:
+        made.reshape(-1)[[0, -1]] = low, high
+    return made

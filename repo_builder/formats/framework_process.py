@@ -16,7 +16,7 @@ from repo_builder.artifact import Artifact, tree_files
 from repo_builder.formats import framework_axes, signature, source_file
 from repo_builder.formats.framework_session import Framework, Session, Signature
 
-__all__ = ["Framework", "Session", "Signature", "close_all", "of", "opened", "session"]
+__all__ = ["Framework", "Session", "Signature", "close_all", "of", "opened", "otherwise", "session"]
 
 Progress = Callable[[str], None]
 _KEPT = 2
@@ -77,9 +77,24 @@ def opened(framework: Framework, artifact: Artifact, progress: Progress | None =
 
 
 def of(framework: Framework, artifact: Artifact, progress: Progress | None = None) -> Session:
-    """:func:`session` for an artifact."""
-    options = artifact.facts.get("options", {})
+    """:func:`session` for an artifact; ``facts["requirements"]`` are what the model needs beside the framework."""
+    options, extra = artifact.facts.get("options", {}), artifact.facts.get("requirements", ())
+    framework = dataclasses.replace(framework, requirements=(*framework.requirements, *extra))
     return session(framework, artifact.path, str(artifact.facts.get("kind", artifact.format)), options, progress)
+
+
+def otherwise(framework: Framework, artifact: Artifact) -> Session | None:
+    """The same model in one more process that sums in another order, for the caller to close; None where there is none.
+
+    Raises as :func:`session`.
+    """
+    if not framework.otherwise:
+        return None
+    requirements = (*framework.requirements, *artifact.facts.get("requirements", ()))
+    python = toolchain.ensure(framework.name, requirements) if requirements else Path(sys.executable)
+    changed = dataclasses.replace(framework, variables={**framework.variables, **framework.otherwise})
+    kind = str(artifact.facts.get("kind", artifact.format))
+    return Session(changed, python, artifact.path, kind, artifact.facts.get("options", {}))
 
 
 _SESSIONS: OrderedDict[str, Session] = OrderedDict()

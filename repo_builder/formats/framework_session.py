@@ -47,6 +47,7 @@ class Framework:
         worker: a script of ``formats/framework``, or a path.
         opset: the ONNX opset that its converter writes best; a target that takes less gets less.
         variables: environment variables of its process.
+        otherwise: such ones as let it sum in another order that is its own too; empty where it has one order alone.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Framework:
     worker: str | Path
     opset: int = 17
     variables: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    otherwise: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)

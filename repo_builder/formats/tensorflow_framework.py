@@ -26,6 +26,9 @@ FRAMEWORK = Framework(
         "ml_dtypes==0.6.0",
     ),
     "tensorflow_worker.py",
+    # Which kernels TensorFlow takes by default depends on the processor; newer ones get oneDNN's.
+    variables={"TF_ENABLE_ONEDNN_OPTS": "1"},
+    otherwise={"TF_ENABLE_ONEDNN_OPTS": "0"},
 )
 RUNTIME = "TensorFlow 2.21 on the CPU, in a process of its own"
 LITE_RUNTIME = "the TFLite interpreter of TensorFlow 2.21, in a process of its own"

@@ -66,6 +66,48 @@ def test_a_converter_that_lies_is_caught(tmp_path: Path) -> None:
     assert list((tmp_path / "out").iterdir()) == []
 
 
+def test_how_far_apart_the_frameworks_own_answers_are_is_allowed_and_told(tmp_path: Path) -> None:
+    """A sine of large sums: their last bit decides. The same sums with weights of another last bit are as right."""
+    right = np.random.default_rng(0).standard_normal((3, 2)).round(3)
+    made = convert(tmp_path, sharp=500.0, converted=(right * (1 + 2.0**-22)).tolist())
+    share = made.provenance["rounding"]["net_y_1"]
+    assert 1e-4 < share < 1e-2
+    assert made.provenance["notes"][-1] == (
+        f"output net_y_1: numpy-json's own answers with its sums in two orders are up to {share:.1e} of their largest"
+        " apart, so that much more is allowed"
+    )
+    model = spec.from_flags(str(tmp_path / "a.npmodel")).models[0]
+    proof = plain_tensors.proof(model, source(tmp_path, sharp=500.0), made, None)
+    assert proof.tolerances["net_y_1"].max_rel_error == pytest.approx(1e-4 + share)
+    assert "rounding" not in convert(_folder(tmp_path / "b"), sharp=1.0).provenance
+    with pytest.raises(ConversionError, match="the file answers differently: max abs error"):
+        convert(_folder(tmp_path / "c"), sharp=500.0, converted=(right * (1 + 2.0**-17)).tolist())
+    with pytest.raises(ConversionError, match="the file answers differently: max abs error"):
+        convert(_folder(tmp_path / "d"), sharp=1e7, converted=(right * (1 + 2.0**-22)).tolist())
+
+
+def test_indices_are_compared_and_proved_over_the_whole_table(tmp_path: Path) -> None:
+    table = np.random.default_rng(0).standard_normal((3, 2)).round(3)
+    made = convert(tmp_path, lookup=3)
+    assert made.provenance["ranges"] == {"x": (0, 2)}
+    model = spec.from_flags(str(tmp_path / "a.npmodel")).models[0]
+    proof = plain_tensors.proof(model, source(tmp_path, lookup=3), dataclasses.replace(made, batch="batch"), None)
+    assert any(case.inputs["x"].max() > 1 for case in proof.cases)
+    wrong = [*table[:2].tolist(), [0, 0]]
+    with pytest.raises(ConversionError, match="the file answers differently: max abs error"):
+        convert(_folder(tmp_path / "b"), lookup=3, converted=wrong)
+    refused = convert(_folder(tmp_path / "c"), lookup=2, converted=wrong)
+    assert "ranges" not in refused.provenance
+    assert refused.provenance["notes"][-1] == (
+        "input x: compared on 0 and 1 alone, for nothing tells which integers it takes"
+    )
+
+
+def _folder(path: Path) -> Path:
+    path.mkdir()
+    return path
+
+
 def test_a_framework_that_dies_on_a_case_is_told(tmp_path: Path) -> None:
     with pytest.raises(FrameworkError, match="was killed by SIGSEGV"):
         convert(tmp_path, run="crash")
