@@ -321,7 +321,7 @@ class ModelSpec(_Value):
             return self.name
         path, _, factory = self.source.partition(".py:")
         stem = factory or Path(path.rstrip("/")).name
-        for suffix in (".onnx", ".pt2", ".pt", ".pth"):
+        for suffix in (".onnx", ".pt2", ".pt", ".pth", ".skops", ".joblib", ".pkl", ".pickle"):
             stem = stem.removesuffix(suffix)
         if stem in ("model", "") and not factory:
             stem = Path(path).resolve().parent.name

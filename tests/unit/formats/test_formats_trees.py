@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from repo_builder import formats, pipeline
+from repo_builder import formats, pipeline, spec
 from repo_builder.cli.commands import app
 from repo_builder.errors import SourceCorruptError, SourceMissingError, UnsafeSourceError
 from repo_builder.formats import sklearn
@@ -126,6 +126,11 @@ def test_with_the_flag_it_is_still_not_opened_where_nobody_asks_for_its_tensors(
     plan = pipeline.build(found.path, tmp_path / "repository", trust_pickle=True, dry_run=True)
     plan.raise_failed()
     assert not (tmp_path / "PWNED").exists()
+
+
+@pytest.mark.parametrize("suffix", [".skops", ".joblib", ".pkl", ".pickle"])
+def test_the_served_name_is_the_files_without_its_suffix(suffix: str) -> None:
+    assert spec.from_flags(f"models/risk-2{suffix}").models[0].public_name == "risk-2"
 
 
 def test_a_pickle_that_calls_itself_skops_is_not_opened(tmp_path: Path, evil: Callable[[str], Path]) -> None:
