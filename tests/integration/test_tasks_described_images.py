@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from repo_builder import pipeline, proof
+from repo_builder import model_config, pipeline, proof, toolchain
 from repo_builder.errors import ProofFailedError
+from repo_builder.formats import framework_process, tensorflow_framework
 from repo_builder.repository.layout import Layout
-from tests import tiny_vision
+from tests import caffe_nets, spec_builds, tiny_vision
 
 pytestmark = pytest.mark.server
 pytest.importorskip("PIL")
@@ -86,3 +88,56 @@ def test_a_swapped_channel_order_is_refused(built: tuple[pipeline.Result, Path])
     assert isinstance(result.failed["planted"], ProofFailedError)
     assert "output LOGITS: max abs error" in str(result.failed["planted"])
     assert not (home / "repository" / "planted").exists()
+
+
+FRAMEWORKS = """
+target: 24.10
+models:
+- {name: caffe, source: ./caffe, image: {size: 40, crop: 32, channels: BGR, mean: [104, 117, 123], std: 58.8}, cpus: 1}
+- {name: tensorflow, source: ./saved, image: {size: [32, 48], mean: 127.5, std: 127.5}, scores: softmax, cpus: 1}
+"""
+KERAS = """
+import sys, keras
+keras.utils.set_random_seed(5)
+layers = [keras.Input((32, 48, 3)), keras.layers.Conv2D(8, 5, 3, activation="relu")]
+net = keras.Sequential([*layers, keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(6)])
+net.set_weights([8 * weight for weight in net.get_weights()])
+net.export(sys.argv[1])
+"""
+
+
+def caffe_classifier() -> str:
+    steps = [
+        ("Convolution", "convolution_param { num_output: 8 kernel_size: 5 stride: 3 }"),
+        ("ReLU", ""),
+        ("Pooling", "pooling_param { pool: AVE global_pooling: true }"),
+        ("InnerProduct", "inner_product_param { num_output: 5 }"),
+        ("Softmax", ""),
+    ]
+    tops = ["data", *(kind.lower() for kind, _ in steps)]
+    layers = [
+        caffe_nets.layer(kind, told, name=top, bottoms=(bottom,), tops=(top,))
+        for (kind, told), bottom, top in zip(steps, tops, tops[1:], strict=False)
+    ]
+    return caffe_nets.net("".join(layers), data=(1, 3, 32, 32))
+
+
+@pytest.mark.slow
+def test_nets_of_caffe_and_tensorflow_take_encoded_images(tmp_path: Path) -> None:
+    """The reference is the framework's own runtime; TensorFlow's pixels have their channels last."""
+    framework = tensorflow_framework.FRAMEWORK
+    python = toolchain.ensure(framework.name, framework.requirements)
+    subprocess.run([python, "-c", KERAS, tmp_path / "saved"], check=True, capture_output=True)
+    caffe_nets.save(caffe_classifier(), tmp_path / "caffe")
+    try:
+        result, repository = spec_builds.build(tmp_path, FRAMEWORKS)
+    finally:
+        framework_process.close_all()
+    assert "in OpenCV's dnn module on pixels of Pillow" in result.reports["caffe"]["reference"]
+    assert "the savedmodel model in TensorFlow" in result.reports["tensorflow"]["reference"]
+    for name, labels in (("caffe", 5), ("tensorflow", 6)):
+        cases = proof.load(Layout.of(repository).proof(name)).cases
+        assert {case.outputs["LABELS"].shape for case in cases} == {(1, labels)}
+        assert np.std([case.outputs["SCORES"][0, 0] for case in cases]) > 0.005, "answers vary"
+    config = (repository / "tensorflow_preprocess" / "config.pbtxt").read_text(encoding="utf-8")
+    assert list(model_config.parse(config).output[0].dims) == [32, 48, 3]
