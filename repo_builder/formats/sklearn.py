@@ -49,7 +49,7 @@ def describe(path: Path, inputs: Sequence[TensorSpec] = (), *, trust_pickle: boo
             f"{path} is a pickle: opening it runs whatever code is in it, so it was not opened",
             expected="a file without code: .skops (skops.io.dump), ONNX (skl2onnx.to_onnx), or the save_model of "
             "XGBoost, LightGBM and CatBoost",
-            mend="if you made it yourself or trust who did: build with --trust-pickle, or trust_pickle: true in the spec",
+            mend="if you made it, or trust who did: build with --trust-pickle, or trust_pickle: true in the spec",
         )
     facts = {"kind": "pickle", "options": {"trusted": True}}
     return dataclasses.replace(tree_ensembles.artifact(path, NAME, inputs), facts=facts)
