@@ -46,7 +46,7 @@ def check(model: ModelSpec) -> None:
     """Refuse sample images that cannot be decoded, before anything is converted.
 
     Raises:
-        MissingDependencyError: Pillow is not installed.
+        MissingDependencyError: Pillow is not installed, which the base package does not bring.
         SourceMissingError, SpecError: a file is not there, or is no image.
     """
     try:

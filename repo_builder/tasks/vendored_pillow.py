@@ -44,7 +44,7 @@ def library(progress: Callable[[str], None] | None = None) -> Library:
     except metadata.PackageNotFoundError as error:
         raise MissingDependencyError(
             "Pillow, which travels with the repository, is not installed",
-            mend="pip install 'repo-builder[huggingface]'",
+            mend="pip install pillow",
         ) from error
     if "linux" not in (found.read_text("WHEEL") or ""):
         raise TargetError(

@@ -144,10 +144,9 @@ def test_what_resizing_would_blow_up_is_refused(tmp_path: Path) -> None:
 
 
 DETECTORS = [
-    ("Detr", {}),
-    ("Yolos", {}),
-    ("Yolos", {"size": {"shortest_edge": 300, "longest_edge": 400}}),
-    ("RTDetr", {}),
+    ("Detr", {"size": {"shortest_edge": 80, "longest_edge": 133}}),
+    ("Yolos", {"size": {"shortest_edge": 100, "longest_edge": 150}}),
+    ("RTDetr", {"size": {"height": 64, "width": 96}}),
     ("ConditionalDetr", {"size": {"height": 50, "width": 70}}),
 ]
 
