@@ -20,6 +20,7 @@ EDGES: dict[tuple[str, str], str] = {
     ("keras", "onnx"): "framework_to_onnx",
     ("tflite", "onnx"): "framework_to_onnx",
     ("mxnet", "onnx"): "framework_to_onnx",
+    ("jax", "onnx"): "framework_to_onnx",
     ("xgboost", "onnx"): "framework_to_onnx",
     ("lightgbm", "onnx"): "framework_to_onnx",
     ("catboost", "onnx"): "framework_to_onnx",

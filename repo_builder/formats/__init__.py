@@ -53,6 +53,7 @@ FORMATS: dict[str, str] = {
     "onnx": "repo_builder.formats.onnx",
     "torchscript": "repo_builder.formats.torchscript",
     "exported_program": "repo_builder.formats.exported_program",
+    "jax": "repo_builder.formats.jax",
     "factory": "repo_builder.formats.factory",
     "tf_checkpoint": "repo_builder.formats.tf_checkpoint",
     "huggingface": "repo_builder.formats.huggingface",
@@ -115,9 +116,9 @@ def detect(source: str) -> tuple[str, Path]:
             takes.
     """
     path = Path(source).expanduser()
-    factory = get("factory")
-    if factory.matches(path):
-        return factory.NAME, path
+    for name in ("jax", "factory"):
+        if get(name).matches(path):
+            return name, path
     if not path.exists():
         if _HUB_ID.fullmatch(source) and not path.parent.exists() and not _ours(path):
             from repo_builder.formats import hub

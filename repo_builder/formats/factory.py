@@ -47,7 +47,7 @@ def describe(path: Path, inputs: Sequence[TensorSpec] = ()) -> Artifact:
         SignatureError: what it returns is not a module with tensors, or the module fails on them.
         UnsupportedDtypeError: an example of a dtype that Triton lacks.
     """
-    file, name = _split(path)
+    file, name = split(path)
     source_file.refuse_stand_ins(file)
     program = _program(str(file), name, source_file.stamp(file.parent, [file.name]))
     given, became = signature.refine(program.inputs, inputs, str(path))
@@ -92,7 +92,8 @@ def _weights_digest(weights: Sequence[Any]) -> str:
     return digest.hexdigest()
 
 
-def _split(path: Path) -> tuple[Path, str]:
+def split(path: Path) -> tuple[Path, str]:
+    """The file and the function of what ``matches``."""
     found = _SOURCE.fullmatch(str(path))
     assert found is not None, "detect gives only what matches"
     return Path(found["file"]), found["name"]

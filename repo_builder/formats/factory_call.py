@@ -43,7 +43,11 @@ def call(file: Path, name: str) -> tuple[Any, Any, Any]:
             sys.path.remove(str(file.resolve().parent))
     if not isinstance(result, tuple) or len(result) not in (2, 3) or not isinstance(result[0], torch.nn.Module):
         kinds = ", ".join(type(r).__name__ for r in result) if isinstance(result, tuple) else type(result).__name__
-        raise SpecError(f"{owner} returns ({kinds})", expected=f"{_RETURNS}, with a torch.nn.Module first")
+        raise SpecError(
+            f"{owner} returns ({kinds})",
+            expected=f"{_RETURNS}, with a torch.nn.Module first",
+            mend="a factory of JAX stands in a file that imports jax or flax, and not torch",
+        )
     return result[0], result[1], result[2] if len(result) == 3 else None
 
 

@@ -31,7 +31,8 @@ def session(
 ) -> Session:
     """The process that has ``source`` open; started where there is none, or where the files changed meanwhile.
 
-    The processes of the last two models are kept until this one ends.
+    The processes of the last two models that a thread asked for are kept until this one ends: other threads may be in
+    the middle of theirs.
 
     Args:
         source: a file, or a folder.
@@ -55,9 +56,11 @@ def session(
                 python = toolchain.ensure(framework.name, framework.requirements, progress=progress)
             tell(f"opening it with {framework.name}")
             found = Session(framework, python, source, kind, options or {})
+        found.asker = threading.current_thread()
         _SESSIONS[key] = found
-        while len(_SESSIONS) > _KEPT:
-            _SESSIONS.popitem(last=False)[1].close()
+        own = [k for k, one in _SESSIONS.items() if one.asker is found.asker or not one.asker.is_alive()]
+        for old in own[:-_KEPT]:
+            _SESSIONS.pop(old).close()
         return found
 
 
