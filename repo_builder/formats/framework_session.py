@@ -75,7 +75,12 @@ class Signature:
 
 
 class Session:
-    """One model, open in one process of its framework."""
+    """One model, open in one process of its framework.
+
+    Attributes:
+        died: what whoever asks is told, where the process is gone.
+        asker: the thread that asked for it last.
+    """
 
     def __init__(
         self,
@@ -88,6 +93,7 @@ class Session:
     ) -> None:
         self.framework, self.source, self.timeout_s = framework, source, timeout_s
         self.died: FrameworkError | None = None
+        self.asker = threading.current_thread()
         self._closed = self._log_told = False
         self._asking = threading.Lock()
         self._folder = Path(tempfile.mkdtemp(prefix="repo-builder-framework-"))

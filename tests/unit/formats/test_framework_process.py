@@ -73,6 +73,25 @@ def test_the_oldest_of_three_sessions_is_closed(tmp_path: Path) -> None:
     assert not gone(third._process.pid)
 
 
+def test_no_thread_closes_the_sessions_of_another(tmp_path: Path) -> None:
+    mine, theirs, done = opened(tmp_path / "mine.npmodel"), [], threading.Event()
+
+    def other() -> None:
+        theirs.extend(opened(tmp_path / f"{name}.npmodel") for name in "abc")
+        done.wait(60)
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    while len(theirs) < 3:
+        time.sleep(0.02)
+    assert mine.run({"x": X})["net_y_1"].shape == (2, 2)
+    assert [gone(session._process.pid) for session in theirs] == [True, False, False]
+    done.set()
+    thread.join()
+    opened(tmp_path / "d.npmodel")
+    assert [gone(session._process.pid) for session in (mine, *theirs)] == [True, True, True, False]
+
+
 def test_arrays_that_do_not_fit_are_refused_here_and_failures_are_told(tmp_path: Path) -> None:
     session = opened(tmp_path / "a.npmodel", refused_rows=5)
     with pytest.raises(SignatureError, match=r"input 'x' of a.npmodel came as float64\[2, 3\]"):
