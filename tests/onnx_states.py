@@ -116,6 +116,63 @@ def external(path: Path, *, one_file: bool) -> Path:
     return path
 
 
+def colliding_weights(path: Path) -> Path:
+    """The weights in files that are called as the served graph, and with a newline."""
+    external(path, one_file=False)
+    model = onnx.load(str(path), load_external_data=False)
+    for tensor, name in zip(model.graph.initializer, ("model.onnx", "two\nlines"), strict=True):
+        (entry,) = (entry for entry in tensor.external_data if entry.key == "location")
+        (path.parent / entry.value).rename(path.parent / name)
+        entry.value = name
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def function(path: Path) -> Path:
+    """``y = x + x`` in a function of the model's own."""
+    body = [helper.make_node("Add", ["a", "a"], ["b"])]
+    twice = helper.make_function("local", "Twice", ["a"], ["b"], body, [helper.make_opsetid("", 17)])
+    nodes = [helper.make_node("Twice", ["x"], ["y"], domain="local")]
+    model = models.onnx_model([("x", FLOAT, ["batch", 4])], [("y", FLOAT, ["batch", 4])], nodes)
+    model.functions.append(twice)
+    model.opset_import.add(domain="local", version=1)
+    return _save(path, model)
+
+
+def int4(path: Path) -> Path:
+    """``y = x @ w``, the weights two to a byte."""
+    nodes = [helper.make_node("DequantizeLinear", ["w", "s"], ["d"]), helper.make_node("MatMul", ["x", "d"], ["y"])]
+    tensors = [helper.make_tensor("w", TensorProto.INT4, [4, 2], np.array([1, -2, 3, -4, 5, 6, 7, -8]))]
+    tensors += _weights(s=np.float32(0.5))
+    inputs, outputs = [("x", FLOAT, ["batch", 4])], [("y", FLOAT, ["batch", 2])]
+    return _save(path, models.onnx_model(inputs, outputs, nodes, tensors, opset=21, ir_version=10))
+
+
+def unsorted(path: Path) -> Path:
+    """``y = relu(-x)``, the last node first, which onnx.checker refuses and ONNX Runtime runs."""
+    nodes = [helper.make_node("Relu", ["h"], ["y"]), helper.make_node("Neg", ["x"], ["h"])]
+    onnx.save(models.onnx_model([("x", FLOAT, ["batch", 4])], [("y", FLOAT, ["batch", 4])], nodes), str(path))
+    return path
+
+
+def optional_input(path: Path) -> Path:
+    """An input that may be left out: Triton has none."""
+    kind = helper.make_optional_type_proto(helper.make_tensor_type_proto(FLOAT, ["batch", 4]))
+    model = models.onnx_model(
+        [], [("y", FLOAT, ["batch", 4])], [helper.make_node("OptionalGetElement", ["x"], ["y"])], opset=18, ir_version=8
+    )
+    model.graph.input.append(helper.make_value_info("x", kind))
+    onnx.save(model, str(path))
+    return path
+
+
+def wrong_shape(path: Path) -> Path:
+    """An output that is declared with another size than it has."""
+    nodes = [helper.make_node("Relu", ["x"], ["y"])]
+    onnx.save(models.onnx_model([("x", FLOAT, ["batch", 4])], [("y", FLOAT, ["batch", 5])], nodes), str(path))
+    return path
+
+
 def unused_input(path: Path) -> Path:
     """``y = x + 1``; the input ``u`` is read by nothing."""
     nodes = [helper.make_node("Add", ["x", "one"], ["y"])]

@@ -13,7 +13,7 @@ import numpy as np
 from repo_builder.artifact import Artifact
 from repo_builder.convert import onnx_care, onnx_written
 from repo_builder.convert.runner import own_cases
-from repo_builder.errors import RepoBuilderError, TargetError
+from repo_builder.errors import RepoBuilderError, SourceCorruptError, TargetError
 from repo_builder.tensors import TensorSpec
 
 Progress = Callable[[str], None]
@@ -32,6 +32,7 @@ def convert(
 
     A source that fits is not rewritten: the Artifact names its own files, for the writer to link or copy. But the axis
     of an input that has size 0, which no ModelConfig can say, gets a symbolic dim; ``facts["sizes"]`` has its size.
+    External data whose file names cannot stand in a repository go into the file itself.
     What ``onnx_care`` finds is told in ``provenance["notes"]``. Names stay, and nodes are not simplified: the file is
     the user's. A wrong stamp is not mended, since nothing else tells what the nodes mean.
 
@@ -43,20 +44,27 @@ def convert(
 
     Raises:
         TargetError: the target cannot load it, and it cannot be lowered with the same answers.
-        SignatureError, SourceCorruptError: ONNX Runtime takes none of the example inputs, or does not load it.
+        SourceCorruptError: ONNX Runtime does not load it.
     """
     facts = source.facts
     inputs, sizes = _opened(source.inputs)
     fits = facts["opset"] <= opset and facts["ir_version"] <= ir_version
-    if fits and not sizes:
+    packs = _packs(source, out.name)
+    if fits and not sizes and not packs:
         told = {"exporter": "none: taken as it is", "opset": facts["opset"], "ir_version": facts["ir_version"]}
         notes = onnx_care.findings(source.path)
         return replace(source, provenance={**told, "notes": notes} if notes else told)
     if progress and not fits:
         progress(f"lowering opset {facts['opset']} to {min(opset, facts['opset'])}")
-    checked = own_cases(source, examples)
     told = {"exporter": "onnx.version_converter", "onnx": metadata.version("onnx")}
     told |= {"from_opset": facts["opset"], "from_ir_version": facts["ir_version"]}
+    told |= {"notes": ["its weights are packed: their files bear names that a repository cannot hold"]} if packs else {}
+    try:
+        checked = own_cases(source, examples)
+    except SourceCorruptError:
+        raise
+    except RepoBuilderError as error:
+        raise _cannot(source, fits, opset, ir_version, error) from error
     try:
         made = onnx_written.accepted(
             source.path,
@@ -70,13 +78,26 @@ def convert(
             simplify=False,
         )
     except RepoBuilderError as error:
-        raise TargetError(
-            f"{source.path.name} has opset {facts['opset']} and IR version {facts['ir_version']}, and cannot be "
-            f"{'given symbolic dims for its empty axes' if fits else 'lowered'}: {error.found}",
-            expected=f"opset {opset} and IR version {ir_version} at most",
-            mend="choose a newer target release, or export the model at that opset",
-        ) from error
+        raise _cannot(source, fits, opset, ir_version, error) from error
     return replace(made, batch=source.batch, facts={**made.facts, "sizes": sizes} if sizes else made.facts)
+
+
+def _cannot(source: Artifact, fits: bool, opset: int, ir_version: int, error: RepoBuilderError) -> TargetError:
+    what = "written anew for its empty axes or odd files" if fits else "lowered"
+    return TargetError(
+        f"{source.path.name} has opset {source.facts['opset']} and IR version {source.facts['ir_version']}, and cannot "
+        f"be {what}: {error.found}",
+        expected=f"opset {opset} and IR version {ir_version} at most",
+        mend="choose a newer target release, or export the model at that opset",
+    )
+
+
+def _packs(source: Artifact, served: str) -> bool:
+    """Whether files of external data cannot lie beside the graph, which is called ``served`` there."""
+    names = source.files[1:]
+    folded = {name.casefold() for name in names}
+    clash = {served.casefold(), source.path.name.casefold()} & folded or len(folded) < len(names)
+    return bool(clash) or not all(name.isprintable() for name in names)
 
 
 def _opened(inputs: Sequence[TensorSpec]) -> tuple[tuple[TensorSpec, ...], dict[str, int]]:

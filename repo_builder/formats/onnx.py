@@ -72,7 +72,7 @@ def run(artifact: Artifact, inputs: Mapping[str, np.ndarray[Any, Any]]) -> dict[
     The sessions of the last two files are kept, as long as their files do not change.
 
     Raises:
-        SignatureError: the arrays do not fit, or ONNX Runtime fails on them.
+        SignatureError: the arrays do not fit, ONNX Runtime fails on them, or an answer has not the declared shape.
         SourceCorruptError: ONNX Runtime does not load the file.
         UnsupportedDtypeError: a BF16 input or output, which numpy cannot hold.
     """
@@ -89,6 +89,8 @@ def run(artifact: Artifact, inputs: Mapping[str, np.ndarray[Any, Any]]) -> dict[
             f"{', '.join(f'{n} {list(a.shape)}' for n, a in inputs.items())}: {first_line(error)}",
             expected="inputs that fit " + "; ".join(map(str, artifact.inputs)),
         ) from error
+    for spec, result in zip(artifact.outputs, results, strict=True):
+        signature.check_answer(spec, result.shape, artifact.path.name)
     return {n: _as_bytes(r) if r.dtype.kind in "OU" else r for n, r in zip(names, results, strict=True)}
 
 

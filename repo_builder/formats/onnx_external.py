@@ -10,9 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from repo_builder.errors import SourceCorruptError
+from repo_builder.errors import SourceCorruptError, UnsafeSourceError
 from repo_builder.formats import source_file
 
+_ADDRESS = "_ORT_MEM_ADDR_"
+"""Marks an address in ONNX Runtime's own process (its tensorprotoutils.h); no file may say so."""
 _BITS_BELOW_8 = {"UINT4": 4, "INT4": 4, "FLOAT4E2M1": 4, "UINT2": 2, "INT2": 2}
 
 
@@ -62,6 +64,7 @@ def check_files(model: Any, path: Path) -> tuple[str, ...]:
 
     Raises:
         PathEscapeError, SourceMissingError, SourceCorruptError: naming the file and a tensor that needs it.
+        UnsafeSourceError: an address in memory for a file.
     """
     import onnx
 
@@ -75,6 +78,12 @@ def check_files(model: Any, path: Path) -> tuple[str, ...]:
         location = entries.get("location", "")
         if not location:
             raise SourceCorruptError(f"{owner} has external data but names no file", mend="export the model again")
+        if _ADDRESS in location:
+            raise UnsafeSourceError(
+                f"{owner} names an address in memory as its external data, which ONNX Runtime would read",
+                expected="a file in the model's folder",
+                mend="export the model again",
+            )
         file = source_file.inside(path.parent, location, owner=owner)
         name = posixpath.normpath(location)
         if name not in sizes:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from repo_builder.errors import SourceCorruptError
+from repo_builder.errors import SignatureError, SourceCorruptError
 from repo_builder.formats import onnx_external
 
 _VERSIONS = 1 << 31
@@ -17,6 +17,7 @@ def check(model: Any, path: Path) -> None:
 
     Raises:
         SourceCorruptError: naming the text, or the operator set.
+        SignatureError: an input or output whose name no server can say.
     """
     for text in _texts(model):
         if not isinstance(text, str):
@@ -24,6 +25,13 @@ def check(model: Any, path: Path) -> None:
                 f"{path} holds the name {text!r}, which is not UTF-8",
                 expected="names in UTF-8, as protobuf wants them",
                 mend="the file is damaged, or its exporter wrote names in another encoding: export it again",
+            )
+    for value in (*model.graph.input, *model.graph.output):
+        if "\0" in value.name:
+            raise SignatureError(
+                f"{path} calls a tensor {value.name!r}: a server would read the name up to its zero character alone",
+                expected="names without a zero character",
+                mend="rename the tensor in the file",
             )
     for opset in [*model.opset_import, *(o for f in model.functions for o in f.opset_import)]:
         if not 0 <= opset.version < _VERSIONS:

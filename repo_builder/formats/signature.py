@@ -87,6 +87,21 @@ def check_arrays(specs: Sequence[TensorSpec], arrays: Mapping[str, np.ndarray[An
             raise SignatureError(f"input '{spec.name}' of {owner} came as {came}", expected=str(spec))
 
 
+def check_answer(spec: TensorSpec, shape: tuple[int, ...], owner: str) -> None:
+    """Check the shape of an answer: no config could say both what a file declares and what it answers.
+
+    Raises:
+        SignatureError: it has another rank, or another size on a static axis.
+    """
+    pairs = zip(spec.shape, shape, strict=False)
+    if len(shape) != len(spec.shape) or any(isinstance(want, int) and want != size for want, size in pairs):
+        raise SignatureError(
+            f"{owner} declares the output {spec} and answers the shape {list(shape)}",
+            expected="answers of the declared shape",
+            mend="export the model again, or write the right shape, or a symbolic dim, into the file's outputs",
+        )
+
+
 def refuse_bf16(specs: Sequence[TensorSpec], owner: str) -> None:
     """Refuse BF16 tensors where arrays are needed.
 

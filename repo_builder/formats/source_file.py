@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from repo_builder.errors import PathEscapeError, SourceCorruptError, SourceMissingError, nearest
+from repo_builder.errors import PathEscapeError, SourceCorruptError, SourceMissingError, first_line, nearest
 
 _HTML = re.compile(rb"\s*(<!doctype html|<html|<head|<\?xml[^>]*>\s*<!doctype html)", re.IGNORECASE)
 _JSON_LIMIT = 256 * 1024 * 1024
@@ -82,6 +82,7 @@ def inside(folder: Path, relative: str, *, owner: str) -> Path:
 
     Raises:
         PathEscapeError: it is absolute, has ``..`` in it, or a link leads out.
+        SourceMissingError: a link that leads to itself, or a name that no file can have.
     """
     parts = re.split(r"[/\\]", relative)
     path = folder / relative
@@ -91,7 +92,15 @@ def inside(folder: Path, relative: str, *, owner: str) -> Path:
     allowed = [home]
     if home.parent.name == "snapshots" and (home.parent.parent / "blobs").is_dir():
         allowed.append(home.parent.parent / "blobs")
-    real = path.resolve()
+    try:
+        real = path.resolve()
+        path.exists()
+    except (OSError, RuntimeError) as error:
+        raise SourceMissingError(
+            f"{owner} names the file '{relative[:200]}', which cannot be opened ({first_line(error)[:200]})",
+            expected=f"a file in {folder}",
+            mend="copy the file there; a link must not lead to itself",
+        ) from error
     if not any(real == root or root in real.parents for root in allowed):
         raise _escape(folder, relative, owner, f", a link to {real}")
     return path

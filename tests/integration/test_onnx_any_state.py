@@ -51,10 +51,17 @@ def test_the_oldest_the_quantized_and_the_odd(tmp_path: Path) -> None:
         "files": lambda path: onnx_states.external(path, one_file=False),
         "newlines": odd("newlines"),
         "unused": onnx_states.unused_input,
+        "colliding": onnx_states.colliding_weights,
+        "unsorted": onnx_states.unsorted,
     }
     result = build(tmp_path, made)
     assert_equal(result, made)
     assert list(result.reports["newlines"]["outputs"]) == ["y\n"]
+    told = {name: report["engine"].get("notes") for name, report in result.reports.items()}
+    assert told["unused"] == ["input 'u' is read by no node; it stays in the signature"]
+    assert told["colliding"] == ["its weights are packed: their files bear names that a repository cannot hold"]
+    assert "must be topologically sorted" in told["unsorted"][0]
+    assert [name for name in made if not told[name]] == ["opset7", "half", "qdq", "files", "newlines"]
     kept = sorted(p.name for p in (tmp_path / "repository" / "files" / "1").iterdir())
     assert kept == ["b", "model.onnx", "w"]
 
@@ -63,6 +70,7 @@ def test_the_oldest_the_quantized_and_the_odd(tmp_path: Path) -> None:
 def test_every_other_state(tmp_path: Path) -> None:
     made: dict[str, Make] = {f"opset{number}": opset(number) for number in onnx_states.OPSETS if number > 7}
     made |= {told: odd(told) for told in onnx_states.ODD if told != "newlines"}
+    made |= {"function": onnx_states.function, "int4": onnx_states.int4}
     made |= {"qlinear": onnx_states.qlinear, "file": lambda path: onnx_states.external(path, one_file=True)}
     assert_equal(build(tmp_path, made), made)
 
@@ -97,6 +105,8 @@ def cut_weights(path: Path) -> Path:
         (onnx_states.wrong_stamp, SourceCorruptError, "to mend it: stamp it: model.opset_import[0].version = 17"),
         (onnx_states.giant_dim, SourceCorruptError, "tensor 'w' of m.onnx declares 18446744073709551616 bytes"),
         (onnx_states.giant_input, SignatureError, "x FP32[batch, 1099511627776] would have 2199023255552 elements"),
+        (onnx_states.optional_input, SignatureError, "'x' of m.onnx is an optional"),
+        (onnx_states.wrong_shape, SignatureError, "declares the output y FP32[batch, 5] and answers the shape ["),
         (truncated, SourceCorruptError, "m.onnx does not parse as ONNX"),
         (without_weights, SourceMissingError, "all.bin"),
         (cut_weights, SourceCorruptError, "all.bin is truncated: it has 20 bytes"),

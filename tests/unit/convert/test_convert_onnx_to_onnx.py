@@ -135,3 +135,31 @@ def test_a_wrong_stamp_of_a_users_file_is_told_before_it_is_lowered(tmp_path):
     path = small(tmp_path / "m.onnx", mean, {"x": ["b", 3]}, {"y": ["b", 1]}, opset=21, ir_version=10)
     with pytest.raises(SourceCorruptError, match=r"m.onnx: the file is stamped opset 21, but .* fit opsets 1 to 17"):
         convert(onnx_format.describe(path), tmp_path / "model.onnx", opset=18, ir_version=9)
+
+
+@pytest.mark.parametrize("names", [("model.onnx", "b"), ("m.onnx", "b"), ("a\nb", "b"), ("W.bin", "w.bin")])
+def test_weights_in_files_that_no_repository_can_hold_are_packed(tmp_path, names):
+    nodes = [helper.make_node("Mul", ["x", "v"], ["h"]), helper.make_node("Add", ["h", "w"], ["y"])]
+    tensors = [numpy_helper.from_array(np.float32([1, 2, 3]), "v"), numpy_helper.from_array(np.float32([4, 5, 6]), "w")]
+    path = small(tmp_path / "m.onnx", nodes, {"x": ["b", 3]}, {"y": ["b", 3]}, tensors)
+    model = onnx.load(str(path))
+    for name, tensor in zip(names, model.graph.initializer, strict=True):
+        offset = 0 if name != "m.onnx" else 1 << 12
+        content, tensor.raw_data = tensor.raw_data, b""
+        tensor.ClearField("raw_data")
+        tensor.data_location = TensorProto.EXTERNAL
+        for key, value in (("location", name), ("offset", str(offset)), ("length", "12")):
+            tensor.external_data.add(key=key, value=value)
+        if name != "m.onnx":
+            (tmp_path / name).write_bytes(content)
+    if "m.onnx" in names:
+        model.metadata_props.add(key="room", value="x" * 4096)
+    path.write_bytes(model.SerializeToString())
+    source = onnx_format.describe(path)
+    out = tmp_path / "out"
+    out.mkdir()
+    made = convert(source, out / "model.onnx", opset=18, ir_version=9)
+    assert made.files == ("model.onnx",)
+    assert made.provenance["notes"] == ["its weights are packed: their files bear names that a repository cannot hold"]
+    x = np.ones((2, 3), np.float32)
+    np.testing.assert_array_equal(onnx_format.run(made, {"x": x})["y"], onnx_format.run(source, {"x": x})["y"])

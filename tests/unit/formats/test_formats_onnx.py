@@ -17,6 +17,7 @@ from repo_builder.errors import (
     SignatureError,
     SourceCorruptError,
     SourceMissingError,
+    UnsafeSourceError,
     UnsupportedDtypeError,
 )
 from repo_builder.formats import onnx as format_onnx
@@ -313,3 +314,41 @@ def test_versions_of_operator_sets_that_cannot_be_are_refused(tmp_path: Path, ve
     onnx.save(model, str(path))
     with pytest.raises(SourceCorruptError, match=f"imports version {version} of the operator set 'ai.onnx'"):
         format_onnx.describe(path)
+
+
+def _points_to(path: Path, location: str) -> Path:
+    models.linear_onnx(path, external=True)
+    model = onnx.load(str(path), load_external_data=False)
+    model.graph.initializer[0].external_data[0].value = location
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def test_external_data_is_no_address_in_memory(tmp_path: Path) -> None:
+    (tmp_path / "*" / "_ORT_MEM_ADDR_").mkdir(parents=True)
+    (tmp_path / "*" / "_ORT_MEM_ADDR_" / "*").write_bytes(b"\0" * 4096)
+    with pytest.raises(UnsafeSourceError, match="names an address in memory as its external data"):
+        format_onnx.describe(_points_to(tmp_path / "m.onnx", "*/_ORT_MEM_ADDR_/*"))
+
+
+@pytest.mark.parametrize("location", ["loop", "n" * 5000])
+def test_external_data_that_cannot_be_opened(tmp_path: Path, location: str) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(SourceMissingError):
+        format_onnx.describe(_points_to(tmp_path / "m.onnx", location))
+
+
+def test_a_name_with_a_zero_character_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SignatureError, match="a server would read the name up to its zero character alone"):
+        format_onnx.describe(_identity(tmp_path / "m.onnx", FLOAT, ["batch", 4], name="a\0b"))
+
+
+@pytest.mark.parametrize(("shape", "told"), [(["batch", 5], "5"), (["batch", 4, 1], "4, 1"), ([3, 4], "4")])
+def test_an_answer_of_another_shape_than_declared_is_refused(tmp_path: Path, shape: list[Any], told: str) -> None:
+    node = helper.make_node("Relu", ["x"], ["y"])
+    path = tmp_path / "m.onnx"
+    onnx.save(models.onnx_model([("x", FLOAT, ["batch", 4])], [("y", FLOAT, shape)], [node]), str(path))
+    artifact = format_onnx.describe(path)
+    with pytest.raises(SignatureError) as caught:
+        format_onnx.run(artifact, {"x": np.ones((2, 4), np.float32)})
+    assert f"m.onnx declares the output y FP32[{shape[0]}, {told}] and answers the shape [2, 4]" in str(caught.value)
