@@ -66,6 +66,10 @@ def sklearn(name: str) -> Make:
     return make
 
 
+def jax(factory: str) -> Make:
+    return lambda folder: {"source": f"{shutil.copy(ROOT / 'tests' / 'jax_models.py', folder)}:{factory}"}
+
+
 def onnx_file(write: Callable[..., Path], *more: Any, **named: Any) -> Make:
     return lambda folder: {"source": str(write(folder / "model.onnx", *more, **named))}
 
@@ -193,8 +197,8 @@ ROWS = (
     Row("SavedModel", "generated: dense, argmax", tensorflow("saved_model", "net")),
     Row("SavedModel", "generated: if and while", tensorflow("control_flow", "flow")),
     Row("frozen graph", "generated: convolution, softmax", tensorflow("frozen", "f.pb")),
-    Row("Keras .h5", "generated: embedding, mask, LSTM", tensorflow("keras_functional", "f.h5")),
-    Row("Keras .keras", "generated: embedding, mask, LSTM", tensorflow("keras_functional", "f.keras")),
+    Row("Keras .h5", "generated: embedding, BiGRU, LSTM", tensorflow("keras_functional", "f.h5")),
+    Row("Keras .keras", "generated: embedding, BiGRU, LSTM", tensorflow("keras_functional", "f.keras")),
     Row("TFLite", PITCH, basic_pitch("nmp.tflite")),
     Row("TFLite", "generated: convolution, dense", tensorflow("tflite", "t.tflite")),
     Row("MXNet", f"{FACENET}: O-Net, ported", mxnet_onet),
@@ -217,6 +221,10 @@ ROWS = (
     Row("scikit-learn", "generated: random forest (.joblib)", sklearn("forest.joblib")),
     Row("scikit-learn", "generated: columns of numbers and strings (.skops)", sklearn("columns.skops")),
     Row("scikit-learn", "generated: TF-IDF, logistic regression (.joblib)", sklearn("text.joblib")),
+    Row("JAX", "generated: Flax nnx, BatchNorm, argmax", jax("nnx_module")),
+    Row("JAX", "generated: Flax linen, convolutions", jax("linen_module")),
+    Row("JAX", "generated: attention, two free axes", jax("attention")),
+    Row("JAX", "generated: cond and while_loop", jax("control_flow")),
     Row("ONNX", PITCH, basic_pitch("nmp.onnx")),
     Row("ONNX", "generated: opset 7, IR 3", onnx_file(onnx_states.of_opset, 7)),
     Row("ONNX", "generated: opset 23, IR 11", onnx_file(onnx_states.of_opset, 23)),
