@@ -23,22 +23,13 @@ _PIXELS = 64.0
 """The scale of a second set of inputs: images less their mean, as most nets take them."""
 
 
-def convert(
-    source: Artifact,
-    out: Path,
-    *,
-    opset: int,
-    ir_version: int,
-    examples: Mapping[str, np.ndarray[Any, Any]] | None = None,
-    progress: Progress | None = None,
-) -> Artifact:
+def convert(source: Artifact, out: Path, *, opset: int, ir_version: int, progress: Progress | None = None) -> Artifact:
     """``out``, written layer by layer at opset 13 and compared with OpenCV's answers at two batch sizes.
 
     Args:
         source: an Artifact of format ``caffe``.
         out: the file to write, in a folder that exists.
         opset, ir_version: the highest that the target loads.
-        examples: one array per input, to compare with; made up at two scales where None.
 
     Raises:
         TargetError: the target is older than opset 13.
@@ -53,9 +44,10 @@ def convert(
     if progress:
         progress("running the net in OpenCV")
     session = caffe.session(source, progress)
-    told = [examples] if examples else example_sets(source)
     checked = [
-        case for one in told for case in cases(source.inputs, one, lambda inputs: _answers(source, session, inputs))
+        case
+        for one in example_sets(source)
+        for case in cases(source.inputs, one, lambda inputs: _answers(source, session, inputs))
     ]
     if session.died:
         raise session.died

@@ -16,6 +16,7 @@ from repo_builder.tensors import Shape, TensorSpec, from_onnx
 
 NAME = "onnx"
 TAKES = "an ONNX file (.onnx)"
+_OLDEST = 7
 _STANDARD_DOMAINS = {"", "ai.onnx", "ai.onnx.ml"}
 
 
@@ -216,18 +217,25 @@ def _session(path: str, stamp: object) -> Any:  # noqa: ARG001 - part of the cac
     try:
         return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:
-        _refuse_stamp(path, error)
+        _refuse_opset(path, error)
         raise SourceCorruptError(
             f"ONNX Runtime {onnxruntime.__version__} does not load {Path(path).name}: {first_line(error)}",
             mend="check the file with onnx.checker; a newer opset or IR version needs a newer onnxruntime",
         ) from error
 
 
-def _refuse_stamp(path: str, error: Exception) -> None:
-    """Raises SourceCorruptError where the file has nodes of another opset than it is stamped with."""
+def _refuse_opset(path: str, error: Exception) -> None:
+    """Raises SourceCorruptError where the file's opset is why: too old, or another than that of its nodes."""
     import onnx
 
     stamp = onnx_stamp.look(onnx.load(path, load_external_data=False))
+    if 0 < stamp.stamped < _OLDEST and not stamp.misfits:
+        raise SourceCorruptError(
+            f"{Path(path).name} has opset {stamp.stamped}, and ONNX Runtime does not load it: {first_line(error)}",
+            expected=f"opset {_OLDEST} or later, which ONNX Runtime has operators for",
+            mend="onnx.version_converter.convert_version(model, 13); compare its answers with the model that it was "
+            "exported from",
+        ) from error
     if not stamp.fitting:
         return
     unsure = f" (the meaning of {', '.join(stamp.ambiguous)} changed between)" if stamp.ambiguous else ""

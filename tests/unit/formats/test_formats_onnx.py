@@ -352,3 +352,13 @@ def test_an_answer_of_another_shape_than_declared_is_refused(tmp_path: Path, sha
     with pytest.raises(SignatureError) as caught:
         format_onnx.run(artifact, {"x": np.ones((2, 4), np.float32)})
     assert f"m.onnx declares the output y FP32[{shape[0]}, {told}] and answers the shape [2, 4]" in str(caught.value)
+
+
+def test_an_opset_that_is_too_old_is_told(tmp_path: Path) -> None:
+    node = helper.make_node("Relu", ["x"], ["y"])
+    told = ([("x", FLOAT, ["batch", 4])], [("y", FLOAT, ["batch", 4])])
+    onnx.save(models.onnx_model(*told, [node], opset=1, ir_version=3), str(tmp_path / "m.onnx"))
+    with pytest.raises(SourceCorruptError) as caught:
+        format_onnx.run(format_onnx.describe(tmp_path / "m.onnx"), {"x": np.ones((2, 4), np.float32)})
+    assert "m.onnx has opset 1, and ONNX Runtime does not load it" in str(caught.value)
+    assert "onnx.version_converter.convert_version(model, 13)" in str(caught.value)
