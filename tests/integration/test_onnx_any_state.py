@@ -70,9 +70,13 @@ def test_the_oldest_the_quantized_and_the_odd(tmp_path: Path) -> None:
 def test_every_other_state(tmp_path: Path) -> None:
     made: dict[str, Make] = {f"opset{number}": opset(number) for number in onnx_states.OPSETS if number > 7}
     made |= {told: odd(told) for told in onnx_states.ODD if told != "newlines"}
-    made |= {"function": onnx_states.function, "int4": onnx_states.int4}
+    made |= {"function": onnx_states.function}
     made |= {"qlinear": onnx_states.qlinear, "file": lambda path: onnx_states.external(path, one_file=True)}
-    assert_equal(build(tmp_path, made), made)
+    result = build(tmp_path, {**made, "int4": onnx_states.int4})
+    int4 = result.reports.pop("int4")
+    assert int4["passed"]
+    assert int4["outputs"]["y"]["max_abs_error"] < 1e-5, "two versions of ONNX Runtime sum in two orders"
+    assert_equal(result, made)
 
 
 def truncated(path: Path) -> Path:
