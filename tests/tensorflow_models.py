@@ -284,5 +284,17 @@ def tflite(path: str) -> None:
     Path(path).write_bytes(made)
 
 
+def tflite_quantised(path: str) -> None:
+    """Every tensor is quantised, its input and output too."""
+    keras.utils.set_random_seed(6)
+    layers = [keras.layers.Conv2D(4, 3), keras.layers.Flatten(), keras.layers.Dense(3)]
+    converter = tf.lite.TFLiteConverter.from_keras_model(keras.Sequential([keras.Input((8, 8, 2)), *layers]))
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.representative_dataset = lambda: ([weights(1, 8, 8, 2)] for _ in range(16))
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    converter.inference_input_type = converter.inference_output_type = tf.uint8
+    Path(path).write_bytes(converter.convert())
+
+
 if __name__ == "__main__":
     globals()[sys.argv[1]](sys.argv[2])

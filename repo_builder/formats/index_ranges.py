@@ -5,14 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-_SAME = {"Cast", "Identity", "Reshape", "Unsqueeze", "Squeeze", "Transpose", "Flatten"}
-"""Operators whose answers are the numbers of their first input."""
+_LEAD = {
+    *("Cast", "Identity", "Reshape", "Unsqueeze", "Squeeze", "Transpose", "Flatten"),
+    *("Add", "Sub", "Mul", "Where", "Less", "Greater", "GreaterOrEqual", "LessOrEqual", "Not", "Clip", "Max", "Min"),
+}
+"""Operators between an input and the index: those that keep its numbers, and those by which a negative one is counted
+from the end."""
 
 
 def of(path: Path) -> list[tuple[int, int] | None]:
     """By input of the graph, the lowest and the highest index into the smallest table that it looks up in; else None.
 
-    Seen are ``Gather`` on a constant, and what leads to it without arithmetic; in the graph itself, not in branches.
+    Seen are ``Gather`` on a constant, and what leads there from one input and constants alone; in the graph itself, not
+    in branches. Arithmetic on the way is not reckoned with: whether the model takes the range shows when it is asked.
     """
     import onnx
 
@@ -26,9 +31,10 @@ def of(path: Path) -> list[tuple[int, int] | None]:
 
 def _range(name: str, graph: Any, tables: dict[str, list[int]]) -> tuple[int, int] | None:
     sizes, same = [], {name}
+    constant = tables.keys() | {""}
     for node in graph.node:  # in topological order
         given = list(node.input)
-        if node.op_type in _SAME and given[0] in same:
+        if node.op_type in _LEAD and same & set(given) and all(one in same or one in constant for one in given):
             same.add(node.output[0])
         if node.op_type == "Gather" and given[1] in same and given[0] in tables:
             axis = next((a.i for a in node.attribute if a.name == "axis"), 0)

@@ -13,6 +13,7 @@ import onnx
 import pytest
 
 from repo_builder import formats, pipeline, toolchain
+from repo_builder.convert import framework_to_onnx
 from repo_builder.errors import (
     PathEscapeError,
     RepoBuilderError,
@@ -23,6 +24,7 @@ from repo_builder.errors import (
     UnsupportedDtypeError,
 )
 from repo_builder.formats import framework_process, tensorflow_framework
+from scripts.error_rows import members
 
 pytestmark = [pytest.mark.slow, pytest.mark.server]
 
@@ -77,6 +79,7 @@ def signature(out: Path) -> tuple[list[str], list[str]]:
             for name in ("f.h5", "f.keras")
         ),
         ("tflite", "t.tflite", ["keras_tensor FP32[batch, 8, 8, 2]"], ["output_0 FP32[batch, 3]"], 32),
+        ("tflite_quantised", "q.tflite", ["keras_tensor UINT8[batch, 8, 8, 2]"], ["output_0 UINT8[batch, 3]"], 32),
     ],
 )
 def test_served_answers_equal_tensorflows(
@@ -91,6 +94,31 @@ def test_served_answers_equal_tensorflows(
     assert signature(out) == (inputs, outputs)
     config = (out / "net" / "config.pbtxt").read_text()
     assert (f"max_batch_size: {batch}" in config) if batch else ("max_batch_size: 0" in config)
+
+
+def test_indices_are_compared_over_the_whole_embedding(make: Make, tmp_path: Path) -> None:
+    source = formats.opened(formats.get("keras").describe(make("keras_functional", "f.keras")))
+    made = framework_to_onnx.convert(source, tmp_path / "model.onnx", opset=17, ir_version=10)
+    assert made.provenance["ranges"] == {"ids": (0, 9)}
+    assert not any("compared on 0 and 1 alone" in note for note in made.provenance["notes"])
+
+
+def test_basic_pitch_equals_tensorflow_and_the_onnx_file_of_its_package(tmp_path: Path) -> None:
+    """A logarithm of sums that nearly cancel: plain sums and those of oneDNN are 2e-4 apart in TensorFlow itself."""
+    home = members("basic-pitch==0.4.0", "basic_pitch/saved_models/icassp_2022/", tmp_path / "package")
+    report = built(home / "nmp", tmp_path / "repository")
+    for told in report["outputs"].values():
+        assert told["passed"]
+    onnx_format = formats.get("onnx")
+    ours = onnx_format.describe(tmp_path / "repository" / "net" / "1" / "model.onnx")
+    shipped = onnx_format.describe(home / "nmp.onnx")
+    tone = np.sin(np.arange(2 * 43844, dtype=np.float32) * 0.06).reshape(2, 43844, 1) / 10
+    noise = np.random.default_rng(0).standard_normal((1, 43844, 1)).astype(np.float32)
+    for given in (tone, noise):
+        answers = onnx_format.run(ours, {ours.inputs[0].name: given})
+        wanted = onnx_format.run(shipped, {shipped.inputs[0].name: given})
+        for place, name in enumerate(("contour", "note", "onset")):
+            np.testing.assert_allclose(answers[name], wanted[f"StatefulPartitionedCall:{place}"], atol=1e-5)
 
 
 def test_both_branches_and_the_loop_are_in_the_file(make: Make, tmp_path: Path) -> None:

@@ -38,10 +38,20 @@ def test_an_index_takes_what_the_smallest_of_its_tables_has(tmp_path: Path) -> N
     assert index_ranges.of(saved(tmp_path / "a.onnx", constant, own, inputs=("x", "ids"))) == [None, (0, 2)]
 
 
-def test_what_is_reckoned_with_first_is_not_known(tmp_path: Path) -> None:
-    doubled = helper.make_node("Add", ["ids", "ids"], ["doubled"])
-    rows = helper.make_node("Gather", ["words", "doubled"], ["rows"])
-    assert index_ranges.of(saved(tmp_path / "a.onnx", doubled, rows)) == [None]
+def test_a_negative_index_may_count_from_the_end_as_keras_lets_it(tmp_path: Path) -> None:
+    zero = helper.make_node("Constant", [], ["zero"], value=numpy_helper.from_array(np.int64(0), "zero"))
+    ten = helper.make_node("Constant", [], ["ten"], value=numpy_helper.from_array(np.int64(10), "ten"))
+    less = helper.make_node("Less", ["ids", "zero"], ["negative"])
+    added = helper.make_node("Add", ["ids", "ten"], ["added"])
+    chosen = helper.make_node("Where", ["negative", "added", "ids"], ["index"])
+    rows = helper.make_node("Gather", ["words", "index"], ["rows"])
+    assert index_ranges.of(saved(tmp_path / "a.onnx", zero, ten, less, added, chosen, rows)) == [(0, 9)]
+
+
+def test_an_index_of_two_inputs_is_not_known(tmp_path: Path) -> None:
+    both = helper.make_node("Add", ["ids", "x"], ["both"])
+    rows = helper.make_node("Gather", ["words", "both"], ["rows"])
+    assert index_ranges.of(saved(tmp_path / "a.onnx", both, rows, inputs=("ids", "x"))) == [None, None]
 
 
 @pytest.mark.parametrize(("dtype", "low", "high"), [("UINT8", 0, 255), ("INT8", -128, 127), ("INT32", 0, 1)])
