@@ -46,7 +46,10 @@ LACKING = {
     "an operator or dtype newer than the target's ONNX Runtime": r"load failed .* Could not find an implementation for",
 }
 """What cannot be served, by what the build says of it, or the target's older ONNX Runtime when it loads the model."""
-RUNTIME = {"ONNX Runtime lacks the operator or the dtype": r"ONNX Runtime (\S+ does not load|failed on)"}
+RUNTIME = {
+    "an operator set newer than ONNX Runtime": r"Opset \d+ is under development|Unsupported model IR version",
+    "ONNX Runtime lacks the operator or the dtype": r"ONNX Runtime (\S+ does not load|failed on)",
+}
 """What cannot be served since ONNX Runtime does not run it, so never a case that is right in process."""
 
 
