@@ -14,6 +14,7 @@ from repo_builder.artifact import Artifact
 from repo_builder.convert import onnx_care, onnx_written
 from repo_builder.convert.runner import own_cases
 from repo_builder.errors import RepoBuilderError, SourceCorruptError, TargetError
+from repo_builder.formats import onnx_stamp
 from repo_builder.tensors import TensorSpec
 
 Progress = Callable[[str], None]
@@ -44,7 +45,7 @@ def convert(
 
     Raises:
         TargetError: the target cannot load it, and it cannot be lowered with the same answers.
-        SourceCorruptError: ONNX Runtime does not load it.
+        SourceCorruptError: its nodes are not of the opset that it is stamped with.
     """
     facts = source.facts
     inputs, sizes = _opened(source.inputs)
@@ -61,11 +62,6 @@ def convert(
     told |= {"notes": ["its weights are packed: their files bear names that a repository cannot hold"]} if packs else {}
     try:
         checked = own_cases(source, examples)
-    except SourceCorruptError:
-        raise
-    except RepoBuilderError as error:
-        raise _cannot(source, fits, opset, ir_version, error) from error
-    try:
         made = onnx_written.accepted(
             source.path,
             out,
@@ -78,8 +74,16 @@ def convert(
             simplify=False,
         )
     except RepoBuilderError as error:
+        if isinstance(error, SourceCorruptError) and _stamped_wrongly(source.path):
+            raise
         raise _cannot(source, fits, opset, ir_version, error) from error
     return replace(made, batch=source.batch, facts={**made.facts, "sizes": sizes} if sizes else made.facts)
+
+
+def _stamped_wrongly(path: Path) -> bool:
+    import onnx
+
+    return bool(onnx_stamp.look(onnx.load(str(path), load_external_data=False)).misfits)
 
 
 def _cannot(source: Artifact, fits: bool, opset: int, ir_version: int, error: RepoBuilderError) -> TargetError:

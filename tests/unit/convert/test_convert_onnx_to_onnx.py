@@ -163,3 +163,13 @@ def test_weights_in_files_that_no_repository_can_hold_are_packed(tmp_path, names
     assert made.provenance["notes"] == ["its weights are packed: their files bear names that a repository cannot hold"]
     x = np.ones((2, 3), np.float32)
     np.testing.assert_array_equal(onnx_format.run(made, {"x": x})["y"], onnx_format.run(source, {"x": x})["y"])
+
+
+def test_a_source_that_is_newer_than_the_onnx_runtime_here(tmp_path):
+    path = small(
+        tmp_path / "m.onnx", [helper.make_node("Relu", ["x"], ["y"])], {"x": ["b"]}, {"y": ["b"]}, ir_version=99
+    )
+    with pytest.raises(TargetError) as caught:
+        convert(onnx_format.describe(path), tmp_path / "model.onnx", opset=18, ir_version=9)
+    assert "m.onnx has opset 18 and IR version 99, and cannot be lowered: ONNX Runtime" in str(caught.value)
+    assert "export the model at that opset" in str(caught.value)
