@@ -34,6 +34,7 @@ REFUSED = 24
 class Engine(str, Enum):
     onnx = "onnx"
     torchscript = "torchscript"
+    torch_aoti = "torch_aoti"
     tensorrt = "tensorrt"
 
 

@@ -25,7 +25,8 @@ EDGES: dict[tuple[str, str], str] = {
     ("lightgbm", "onnx"): "framework_to_onnx",
     ("catboost", "onnx"): "framework_to_onnx",
     ("sklearn", "onnx"): "framework_to_onnx",
-    ("torchscript", "torchscript"): "torchscript_to_torchscript",
+    ("torchscript", "torchscript"): "as_it_is",
+    ("aoti", "aoti"): "as_it_is",
     ("onnx", "tensorrt_plan"): "onnx_to_tensorrt",
 }
 """(source format, target format) -> module of this package whose ``convert`` carries a model along that edge."""
@@ -34,7 +35,7 @@ EDGES: dict[tuple[str, str], str] = {
 FROM_PROGRAM = "torch_to_onnx"
 """The converter that takes a task's program; every other one takes the source itself."""
 
-BEFORE = {"onnx": "onnx", "torchscript": "torchscript", "tensorrt": "onnx"}
+BEFORE = {"onnx": "onnx", "torchscript": "torchscript", "torch_aoti": "aoti", "tensorrt": "onnx"}
 """By engine: the format that a source is carried to first; a plan is made from ONNX."""
 
 

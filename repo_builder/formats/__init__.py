@@ -52,6 +52,7 @@ class Format(Protocol):
 FORMATS: dict[str, str] = {
     "onnx": "repo_builder.formats.onnx",
     "torchscript": "repo_builder.formats.torchscript",
+    "aoti": "repo_builder.formats.aoti",
     "exported_program": "repo_builder.formats.exported_program",
     "jax": "repo_builder.formats.jax",
     "factory": "repo_builder.formats.factory",

@@ -30,10 +30,11 @@ def prove_batch(artifact: Artifact, run: Run) -> Artifact:
 
     It is, when axis 0 is symbolic everywhere, its name is no other axis of an input, and for batches of 2 and of 3
     every row of every output equals the output of that row run alone. Axis 0 then bears one name (that of the first
-    input) in all tensors. Otherwise ``batch`` is None and ``facts["batch_refused"]`` says why. The sizes of
-    ``facts["sizes"]`` are used for symbolic dims where the format knows sizes that fit.
+    input) in all tensors. Otherwise ``batch`` is None and ``facts["batch_refused"]`` says why, as it does where
+    ``facts["unbatched"]`` says that the server makes no batches. The sizes of ``facts["sizes"]`` are used for symbolic
+    dims where the format knows sizes that fit.
     """
-    reason = _by_shape(artifact) or _by_running(artifact, run)
+    reason = str(artifact.facts.get("unbatched", "")) or _by_shape(artifact) or _by_running(artifact, run)
     if reason:
         return dataclasses.replace(artifact, batch=None, facts={**artifact.facts, "batch_refused": reason})
     name = str(artifact.inputs[0].shape[0])

@@ -41,7 +41,8 @@ def describe(path: Path, inputs: Sequence[TensorSpec] = ()) -> Artifact:
     """The artifact of a TorchScript file; its outputs (``OUTPUT__0``, ...) are found by running it.
 
     ``inputs`` are named as the forward's arguments, or ``<name>__<index>`` by position. Facts: ``arguments``,
-    ``sizes`` (sizes of the symbolic dims that were tried and work), ``parameters``, ``parameter_bytes``.
+    ``takes`` and ``returns`` (their types), ``sizes`` (sizes of the symbolic dims that were tried and work),
+    ``parameters``, ``parameter_bytes``.
 
     Raises:
         UnsafeSourceError: a pickle, or a program with operators that read or write files.
@@ -61,6 +62,8 @@ def describe(path: Path, inputs: Sequence[TensorSpec] = ()) -> Artifact:
     weights = [*module.parameters(), *module.buffers()]
     facts = {
         "arguments": arguments,
+        "takes": [str(argument.type) for argument in module.forward.schema.arguments[1:]],
+        "returns": str(module.forward.schema.returns[0].type),
         "sizes": sizes,
         "parameters": sum(int(w.numel()) for w in weights),
         "parameter_bytes": sum(int(w.numel()) * int(w.element_size()) for w in weights),

@@ -23,6 +23,8 @@ from repo_builder.tensorrt import versions
 Progress = Callable[[str, str], None]
 STAND_INS = ("onnxruntime", "pytorch", "tensorrt")
 """Backends that the embedded server serves by a Python stand-in for the compiled one."""
+_OWN_BACKEND = ("torch_aoti",)
+"""Platforms whose stand-in is a backend of that name."""
 
 
 _STAND_IN = "model.py"
@@ -88,12 +90,17 @@ def serve(
 
 @contextlib.contextmanager
 def _as_embedded_knows(repository: Path, models: Sequence[str]) -> Iterator[tuple[Path, dict[str, list[str]]]]:
-    """The repository itself, or one of links to it whose configs lack the fields that the embedded server refuses."""
+    """The repository itself, or one of links to it whose configs lack the fields that the embedded server refuses.
+
+    Of ``_OWN_BACKEND`` platforms they name the stand-in's own backend: this release's core refuses the pair, and takes
+    any platform of a backend that it does not know (model_config_utils.cc, ValidateModelConfig).
+    """
     embedded = releases.embedded()
     found = configs(repository, models)
     unknown = {name: releases.unknown_fields(embedded, config) for name, config in found.items()}
     left_out = {name: fields for name, fields in unknown.items() if fields}
-    if not left_out:
+    apart = {name for name, config in found.items() if config.platform in _OWN_BACKEND}
+    if not left_out and not apart:
         yield repository, {}
         return
     with tempfile.TemporaryDirectory(prefix="repo_builder-") as folder:
@@ -101,10 +108,12 @@ def _as_embedded_knows(repository: Path, models: Sequence[str]) -> Iterator[tupl
             copy = Path(folder) / model.name
             copy.mkdir()
             for entry in model.iterdir():
-                if entry.name != "config.pbtxt" or model.name not in left_out:
+                if entry.name != "config.pbtxt" or model.name not in {*left_out, *apart}:
                     (copy / entry.name).symlink_to(entry.resolve())
-            if model.name in left_out:
-                known = model_config.without(found[model.name], left_out[model.name])
+            if model.name in {*left_out, *apart}:
+                known = model_config.without(found[model.name], left_out.get(model.name, []))
+                if model.name in apart:
+                    known.backend = known.platform
                 (copy / "config.pbtxt").write_text(render.render_config(known), encoding="utf-8")
         yield Path(folder), left_out
 

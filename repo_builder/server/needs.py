@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 _PLATFORMS = {"onnxruntime_onnx": "onnxruntime", "pytorch_libtorch": "pytorch", "tensorrt_plan": "tensorrt"}
+_PLATFORMS["torch_aoti"] = "pytorch"  # on the embedded server a backend's name too
 VERSION_COMPATIBLE = "backend-config.tensorrt.version-compatible"
 """Parameter of a version-compatible plan, ``"true"``: the server must be allowed to run the code that it carries."""
 PLUGINS = "backend-config.tensorrt.plugins"
@@ -161,7 +162,8 @@ def read_config(folder: Path) -> ModelConfig | None:
 
 def _backend(folder: Path, config: ModelConfig | None) -> str:
     if config is not None and (config.backend or config.platform):
-        return str(config.backend or _PLATFORMS.get(config.platform, config.platform))
+        named = str(config.backend or config.platform)
+        return _PLATFORMS.get(named, named)
     return next((_FILES[name] for name in _version_files(folder) if name in _FILES), "")
 
 

@@ -18,9 +18,10 @@ DEFAULT_MAX_BATCH_SIZE = 32
 _ENGINES: dict[str, dict[str, str]] = {
     "onnx": {"backend": "onnxruntime", "platform": "onnxruntime_onnx"},
     "torchscript": {"backend": "pytorch", "platform": "pytorch_libtorch"},
+    "aoti": {"backend": "pytorch", "platform": "torch_aoti"},
     plan_model.FORMAT: {"backend": "tensorrt", "platform": "tensorrt_plan"},
 }
-_FILES = {"onnx": "model.onnx", "torchscript": "model.pt", plan_model.FORMAT: "model.plan"}
+_FILES = {"onnx": "model.onnx", "torchscript": "model.pt", "aoti": "model.pt2", plan_model.FORMAT: "model.plan"}
 """The names that Triton looks for where the config names none (docs/user_guide/model_repository.md)."""
 _NO_PREFETCHING = {"allow_timeout_override": True}
 """A queue policy without effect of its own (there is no default timeout): it makes the batcher wait for an instance.

@@ -26,7 +26,7 @@ from repo_builder.tensors import TensorSpec
 
 NAME = "tensors"
 SOURCES = frozenset(
-    {"onnx", "torchscript", "exported_program", "factory", "jax", "caffe", "mxnet"}
+    {"onnx", "torchscript", "exported_program", "aoti", "factory", "jax", "caffe", "mxnet"}
     | {"xgboost", "lightgbm", "catboost", "sklearn"}
     | {"savedmodel", "frozen_graph", "tf_checkpoint", "keras", "tflite"}
 )

@@ -63,6 +63,8 @@ class TestTorchScript:
         assert artifact.outputs == (TensorSpec("OUTPUT__0", "FP32", ("batch", 3)),)
         assert artifact.facts == {
             "arguments": ["input"],
+            "takes": ["Tensor"],
+            "returns": "Tensor",
             "sizes": {"batch": 2},
             "parameters": 15,
             "parameter_bytes": 60,
@@ -72,6 +74,15 @@ class TestTorchScript:
         program = torchscript.load(artifact)
         assert program.kind == "script"
         assert [tuple(e.shape) for e in program.examples] == [(2, 4)]
+
+    def test_what_a_forward_takes_and_returns_is_told(self, tmp_path: Path) -> None:
+        module = type("Pair", (torch.jit.ScriptModule,), {})()
+        module.define(
+            "def forward(self, input: Tensor, n: int = 2) -> Dict[str, Tensor]:\n    return {'a': input * n}\n"
+        )
+        module.save(str(tmp_path / "m.pt"))
+        facts = torchscript.describe(tmp_path / "m.pt", LINEAR).facts
+        assert (facts["takes"], facts["returns"]) == (["Tensor", "int"], "Dict[str, Tensor]")
 
     def test_without_inputs_the_arguments_are_listed(self, tmp_path: Path) -> None:
         path = models.torchscript(tmp_path / "m.pt", models.torch_modules.two_inputs())
