@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -143,19 +144,29 @@ def _plan(source: str) -> Path:
 def serve(
     repository: Path, *, target: str | None, ports: tuple[int, int, int], progress: Callable[[str], None] | None = None
 ) -> server.RunningServer:
-    """The embedded server on a repository, with the target's ONNX Runtime where a wheel exists."""
+    """The embedded server on a repository, with the target's ONNX Runtime where a wheel exists.
+
+    What the embedded server's release does not know is left out of the configs that it reads, and ``progress`` is told.
+    """
     if not repository.is_dir():
         raise SourceMissingError(f"there is no folder {repository}", expected="a model repository", stage="serve")
     release = _target(repository, target)
     grpc, http, metrics = ports
-    return server.start(
-        repository,
-        grpc_port=grpc,
-        http_port=http,
-        metrics_port=metrics,
-        onnxruntime=serving.runtime(release),
-        progress=progress,
-    )
+    with contextlib.ExitStack() as held:
+        known, left_out = held.enter_context(serving.as_embedded_knows(repository))
+        for model, fields in left_out.items():
+            if progress:
+                progress(f"{model} is served without {', '.join(fields)}, which this server does not know")
+        running = server.start(
+            known,
+            grpc_port=grpc,
+            http_port=http,
+            metrics_port=metrics,
+            onnxruntime=serving.runtime(release),
+            progress=progress,
+        )
+        running.afterwards(held.pop_all().close)
+    return running
 
 
 def infer(

@@ -25,8 +25,6 @@ STAND_INS = ("onnxruntime", "pytorch", "tensorrt")
 """Backends that the embedded server serves by a Python stand-in for the compiled one."""
 _OWN_BACKEND = ("torch_aoti",)
 """Platforms whose stand-in is a backend of that name."""
-
-
 _STAND_IN = "model.py"
 """The ``runtime`` in the config of a model whose backend is Python, as the server reports it; a library's otherwise."""
 
@@ -74,7 +72,7 @@ def serve(
     """A server for a repository: ``embedded``, ``docker``, or the address of one that already reads it."""
     if where == "embedded":
         with (
-            _as_embedded_knows(repository, models) as (known, left_out),
+            as_embedded_knows(repository, models) as (known, left_out),
             server.start(known, models=models, onnxruntime=runtime(release), progress=progress) as running,
         ):
             yield Served(running.url, "embedded", running.versions, left_out)
@@ -89,7 +87,7 @@ def serve(
 
 
 @contextlib.contextmanager
-def _as_embedded_knows(repository: Path, models: Sequence[str]) -> Iterator[tuple[Path, dict[str, list[str]]]]:
+def as_embedded_knows(repository: Path, models: Sequence[str] = ()) -> Iterator[tuple[Path, dict[str, list[str]]]]:
     """The repository itself, or one of links to it whose configs lack the fields that the embedded server refuses.
 
     Of ``_OWN_BACKEND`` platforms they name the stand-in's own backend: this release's core refuses the pair, and takes

@@ -50,11 +50,15 @@ class RunningServer:
         self.ports, self.log_path, self.pid, self.temporary_log = ports, log_path, pid, temporary_log
         self.url = f"127.0.0.1:{ports.grpc}"
         self.versions: dict[str, str] = {}
-        self._keeper, self._grace, self._on_stop, self._stopped = keeper, grace, on_stop, False
+        self._keeper, self._grace, self._on_stop, self._stopped = keeper, grace, [on_stop], False
 
     def alive(self) -> bool:
         """Whether the server still runs."""
         return self._keeper.poll() is None
+
+    def afterwards(self, do: Callable[[], None]) -> None:
+        """Call this once the server has stopped."""
+        self._on_stop.append(do)
 
     def wait(self) -> None:
         """Return when the server ends as it was told to.
@@ -83,7 +87,8 @@ class RunningServer:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(group, signal.SIGKILL)
             self._keeper.wait()
-        self._on_stop()
+        for do in self._on_stop:
+            do()
         if self.temporary_log:
             self.log_path.unlink(missing_ok=True)
 

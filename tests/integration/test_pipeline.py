@@ -257,6 +257,14 @@ def test_fields_that_the_embedded_server_lacks_are_left_out_and_the_report_says_
     assert "model_metrics" in (tmp_path / "out" / "linear" / "config.pbtxt").read_text(encoding="utf-8")
     said = "linear: Triton 24.10 does not know model_metrics; served without, to be proven on the target"
     assert said in result.reports["linear"]["limits"]
+    told: list[str] = []
+    with pipeline.serve(tmp_path / "out", target=None, ports=(0, 0, 0), progress=told.append) as running:
+        with client.connect(running.url) as connection:
+            assert connection.infer("linear", {"x": np.zeros((1, 4), np.float32)})["y"].shape == (1, 3)
+        view = Path(next(line for line in told if line.startswith("starting")).removeprefix("starting tritonserver on "))
+        assert view.is_dir()
+    assert not view.exists()
+    assert "linear is served without model_metrics, which this server does not know" in told
 
 
 def test_an_axis_that_the_model_lacks_is_named(tmp_path: Path) -> None:
