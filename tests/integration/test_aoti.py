@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from repo_builder import formats, pipeline
+from repo_builder.client import connect
 from repo_builder.errors import ConversionError, SignatureError, TargetError
 from repo_builder.formats import aoti, framework_process
 from repo_builder.spec import ModelSpec, Spec, TensorDeclaration
@@ -69,6 +70,13 @@ def test_a_package_is_served_as_it_is_and_proved(package: Path, tmp_path: Path) 
     for words in ('backend: "pytorch"', 'platform: "torch_aoti"', "max_batch_size: 0", '"INPUT__1"', '"OUTPUT__2"'):
         assert words in config
     assert "dynamic_batching" not in config
+    with (
+        pipeline.serve(tmp_path / "repository", target=None, ports=(0, 0, 0)) as running,
+        connect(running.url) as connection,
+    ):
+        asked = {"INPUT__0": np.ones((3, 4), np.float32), "INPUT__1": np.arange(3)}
+        answer = connection.infer("net", asked)
+    np.testing.assert_array_equal(answer["OUTPUT__1"], [0, 2, 4])
 
 
 def test_a_release_before_26_03_is_refused(package: Path, tmp_path: Path) -> None:

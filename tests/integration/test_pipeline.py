@@ -261,7 +261,8 @@ def test_fields_that_the_embedded_server_lacks_are_left_out_and_the_report_says_
     with pipeline.serve(tmp_path / "out", target=None, ports=(0, 0, 0), progress=told.append) as running:
         with client.connect(running.url) as connection:
             assert connection.infer("linear", {"x": np.zeros((1, 4), np.float32)})["y"].shape == (1, 3)
-        view = Path(next(line for line in told if line.startswith("starting")).removeprefix("starting tritonserver on "))
+        started = next(line for line in told if line.startswith("starting"))
+        view = Path(started.removeprefix("starting tritonserver on "))
         assert view.is_dir()
     assert not view.exists()
     assert "linear is served without model_metrics, which this server does not know" in told
