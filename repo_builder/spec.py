@@ -178,6 +178,8 @@ class ImageOptions(_Value):
             raise ValueError("size and shortest_edge exclude each other: leave one of them out")
         if not (self.size or self.crop or self.pad):
             raise ValueError("images of one size make a batch: name size, crop or pad ([height, width])")
+        if self.pad and (made := self.crop or self.size) and (made[0] > self.pad[0] or made[1] > self.pad[1]):
+            raise ValueError(f"pad {list(self.pad)} is smaller than the {list(made)} pixels that it would fill up")
         if self.std and 0 in self.std:
             raise ValueError("std has a 0, and pixels are divided by it")
         return self

@@ -83,6 +83,7 @@ def proof(model: ModelSpec, source: Artifact, engine: Artifact, program: TorchPr
             classification.LOGITS: logits,
         }
         cases.append(Case({image.IMAGE: np.array([[raw]], dtype=object)}, outputs))
+    _not_scored_twice(model, [case.outputs[classification.LOGITS] for case in cases])
     who = "PyTorch" if program else {"onnx": "ONNX Runtime", "torchscript": "PyTorch"}.get(source.format)
     runs = who or cast(Any, runtime).RUNTIME
     return Proof(
@@ -96,6 +97,23 @@ def proof(model: ModelSpec, source: Artifact, engine: Artifact, program: TorchPr
     )
 
 
+def _not_scored_twice(model: ModelSpec, answers: Sequence[np.ndarray[Any, Any]]) -> None:
+    """Refuse to make scores of a model's own: values of 0 to 1 that add up to 1 for every image.
+
+    Raises:
+        SpecError: they are.
+    """
+    rows = np.concatenate(answers) if answers else np.zeros((0, 1))
+    if model.scores == "none" or rows.shape[0] == 0 or rows.shape[1] < 2:
+        return
+    if rows.min() >= 0 and rows.max() <= 1 and np.allclose(rows.sum(-1), 1, rtol=0, atol=1e-3):
+        raise SpecError(
+            f"scores: {model.scores}, and the model gives scores itself: its values add up to 1 for every sample",
+            expected=f"a model without softmax at its end, of which {model.scores} makes scores",
+            mend="leave scores out",
+        )
+
+
 def _scores(function: str, logits: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     if function == "none":
         return logits
@@ -106,19 +124,21 @@ def _scores(function: str, logits: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]
 
 
 def _fitting(model: ModelSpec, options: ImageOptions) -> list[bytes]:
-    """The samples; of the built-in ones those that fit into ``pad``, where nothing resizes or crops them."""
+    """The samples; of the built-in ones those that fit into ``pad``, where neither ``size`` nor ``crop`` says so."""
     if model.samples.images or not options.pad or options.size or options.crop:
         return sample_images.chosen(model)
-    room = options.pad[::-1]
-    return [raw for raw in sample_images.built_in() if all(a <= b for a, b in zip(_size(raw), room, strict=True))]
+    room, edge = options.pad[::-1], options.shortest_edge
+    sized = [(raw, _size(raw, edge)) for raw in sample_images.built_in()]
+    return [raw for raw, size in sized if all(a <= b for a, b in zip(size, room, strict=True))]
 
 
-def _size(raw: bytes) -> tuple[int, int]:
-    """Width and height, turned as the orientation says."""
+def _size(raw: bytes, edge: int | None) -> tuple[int, int]:
+    """Width and height, turned as the orientation says, resized to a shorter edge where there is one."""
     from PIL import Image, ImageOps
 
-    size: tuple[int, int] = ImageOps.exif_transpose(Image.open(io.BytesIO(raw))).size
-    return size
+    width, height = ImageOps.exif_transpose(Image.open(io.BytesIO(raw))).size
+    short = min(width, height)
+    return (edge * width // short, edge * height // short) if edge else (width, height)
 
 
 def _options(model: ModelSpec) -> ImageOptions:
@@ -201,7 +221,7 @@ def _told(model: ModelSpec) -> tuple[str, ...]:
     if not path.is_file():
         raise SourceMissingError(f"the file of labels {path} does not exist")
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
         found = json.loads(text) if path.suffix == ".json" else text.splitlines()
     except ValueError as error:
         raise SpecError(f"{path} cannot be read ({error})", expected="UTF-8 text or JSON") from error

@@ -15,7 +15,7 @@ from repo_builder.artifact import Artifact
 from repo_builder.errors import SourceMissingError, SpecError
 from repo_builder.pipeline import asked
 from repo_builder.spec import ImageOptions, ModelSpec
-from repo_builder.tasks import image, image_settings, sample_images
+from repo_builder.tasks import described_images, image, image_settings, sample_images
 from repo_builder.tasks.oracles import image_pixels
 from repo_builder.tensors import TensorSpec
 from tests import backend_utils_stand_in
@@ -173,3 +173,32 @@ def test_an_empty_line_among_labels_is_refused(tmp_path: Path) -> None:
 def test_impossible_image_options_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(SpecError, match=message):
         model(image=options)
+
+
+def test_a_file_of_labels_loses_its_byte_order_mark(tmp_path: Path) -> None:
+    (tmp_path / "labels.txt").write_bytes(b"\xef\xbb\xbfcat\r\ndog\r\n")
+    assert described_images._told(model(labels=str(tmp_path / "labels.txt"))) == ("cat", "dog")
+
+
+def test_the_samples_fit_into_pad_after_they_are_resized() -> None:
+    options = ImageOptions(shortest_edge=64, pad=100)
+    chosen = described_images._fitting(model(), options)
+    assert 0 < len(chosen) < 64
+    for raw in chosen:
+        image_pixels.pixels(raw, options, "NCHW")
+
+
+@pytest.mark.parametrize("scores", ["softmax", "sigmoid"])
+def test_scores_are_not_made_of_scores(scores: str) -> None:
+    with pytest.raises(SpecError, match="the model gives scores itself"):
+        described_images._not_scored_twice(model(scores=scores), [np.array([[0.25, 0.75]]), np.array([[1.0, 0.0]])])
+
+
+@pytest.mark.parametrize(("scores", "values"), [("none", [0.25, 0.75]), ("softmax", [0.3, 0.9]), ("softmax", [1.0])])
+def test_other_values_may_be_scored(scores: str, values: list[float]) -> None:
+    described_images._not_scored_twice(model(scores=scores), [np.array([values])])
+
+
+def test_a_pad_that_is_too_small_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"pad \[8, 8\] is smaller than the \[16, 16\] pixels"):
+        ImageOptions(size=16, pad=8)
