@@ -247,7 +247,7 @@ class ModelSpec(_Value):
     """One model."""
 
     name: str = Field("", description="Name of the served model; default: from the source's name.")
-    source: str = Field(min_length=1, description="Hugging Face folder or hub id, .onnx, .pt, .pt2, module.py:factory.")
+    source: str = Field(min_length=1, description="A file or folder (docs/sources.md), a hub id, or module.py:factory.")
     task: str | None = Field(None, description="What the served model does; default: guessed from the source.")
     engine: Literal["onnx", "torchscript", "torch_aoti", "tensorrt"] = Field("onnx", description="What Triton runs.")
     precision: Literal["fp32", "tf32", "fp16", "bf16", "int8", "fp8"] = Field(
