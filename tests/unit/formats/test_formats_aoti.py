@@ -82,7 +82,7 @@ def test_the_embedded_server_sees_the_platform_under_the_stand_ins_own_backend(t
     for name, text in {"net": 'backend: "pytorch"\nplatform: "torch_aoti"\n', "other": 'backend: "python"\n'}.items():
         (tmp_path / name / "1").mkdir(parents=True)
         (tmp_path / name / "config.pbtxt").write_text(text, encoding="utf-8")
-    with serving._as_embedded_knows(tmp_path, []) as (shown, left_out):
+    with serving.as_embedded_knows(tmp_path, []) as (shown, left_out):
         assert shown != tmp_path
         assert not left_out
         found = serving.configs(shown)
