@@ -22,6 +22,8 @@ from repo_builder import errors, spec_messages, tensors
 from repo_builder.yaml_strict import Document, Number, read
 
 EXPORTERS = ("dynamo", "script", "trace")
+LLM_ENGINES = ("tensorrt-llm", "llmapi", "vllm")
+"""Engines that serve the task ``text-generation``."""
 LONGEST_NAME = 128
 """Characters; the steps of an ensemble add to it, and file systems end at 255."""
 MEMORY_PER_CPU = 2
@@ -233,6 +235,35 @@ _LIBRARY = re.compile(r"[A-Za-z0-9_][\w+\-.]*\.so(\.\d+)*", re.ASCII)
 _UNSERVABLE = ("refit", "refittable", "stripweights", "weightstripping", "weightstreaming", "dla", "dlacore")
 
 
+class LlmOptions(_Value):
+    """How a large language model is built and served (task text-generation; engines tensorrt-llm, llmapi, vllm)."""
+
+    dtype: Literal["auto", "float16", "bfloat16", "float32"] = Field("auto", description="Arithmetic of the engine.")
+    quantization: (
+        Literal["fp8", "fp8_pc_pt", "nvfp4", "int8_sq", "int4_awq", "w4a8_awq", "int8_wo", "int4_wo"] | None
+    ) = Field(None, description="Quantization of the weights; default: none.")
+    kv_cache_dtype: Literal["int8", "fp8"] | None = Field(None, description="Of the KV cache; default: the engine's.")
+    tp: Int = Field(1, ge=1, description="Tensor parallelism: GPUs that share every layer.")
+    pp: Int = Field(1, ge=1, description="Pipeline parallelism: GPUs that have layers of their own.")
+    gpus_per_node: Int = Field(8, ge=1, description="GPUs of one machine; tp * pp above it takes several.")
+    max_input_len: Int | None = Field(None, ge=1, description="Longest prompt, in tokens.")
+    max_seq_len: Int | None = Field(None, ge=1, description="Longest prompt and answer together, in tokens.")
+    max_num_tokens: Int | None = Field(None, ge=1, description="Tokens of all requests in one step.")
+    max_beam_width: Int = Field(1, ge=1, description="Beams of beam search.")
+    kv_cache_fraction: Float | None = Field(None, gt=0, le=1, description="Of the GPU's free memory, for the KV cache.")
+    decoupled: Bool = Field(True, description="Answers may come in parts (streaming).")
+    launch: Literal["leader", "orchestrator"] = Field("leader", description="TensorRT-LLM: how ranks are started.")
+    weights: str | None = Field(
+        None, description="Where the server finds the model (a path there, or a hub id); default: in the repository."
+    )
+    tokenizer: str | None = Field(None, description="Hugging Face folder of an engine folder's tokenizer.")
+    build_flags: tuple[str, ...] = Field((), description="Further flags of trtllm-build; those of 0.7 are translated.")
+    parameters: Mapping[str, bool | int | float | str] = Field(
+        {}, description="Parameters of the tensorrtllm backend (kv_cache_free_gpu_mem_fraction, ...)."
+    )
+    engine_args: Mapping[str, Any] = Field({}, description="Arguments of vLLM's AsyncEngineArgs, or of the LLM API.")
+
+
 class ToleranceSpec(_Value):
     """Limits of one output against the source model."""
 
@@ -249,7 +280,10 @@ class ModelSpec(_Value):
     name: str = Field("", description="Name of the served model; default: from the source's name.")
     source: str = Field(min_length=1, description="A file or folder (docs/sources.md), a hub id, or module.py:factory.")
     task: str | None = Field(None, description="What the served model does; default: guessed from the source.")
-    engine: Literal["onnx", "torchscript", "torch_aoti", "tensorrt"] = Field("onnx", description="What Triton runs.")
+    engine: Literal["onnx", "torchscript", "torch_aoti", "tensorrt", "tensorrt-llm", "llmapi", "vllm"] = Field(
+        "onnx", description="What Triton runs."
+    )
+    llm: LlmOptions = Field(LlmOptions(), description="How a large language model is built and served.")
     precision: Literal["fp32", "tf32", "fp16", "bf16", "int8", "fp8"] = Field(
         "fp32", description="Arithmetic of the engine; others than fp32 need TensorRT. ONNX files keep their own."
     )
@@ -300,6 +334,8 @@ class ModelSpec(_Value):
 
     @model_validator(mode="after")
     def _fits_engine(self) -> ModelSpec:
+        if self.llm != LlmOptions() and self.engine not in LLM_ENGINES:
+            raise ValueError(f"llm: has no effect on the engine {self.engine}; set engine: {' or '.join(LLM_ENGINES)}")
         if self.engine != "tensorrt":
             if self.precision != "fp32":
                 raise ValueError(f"precision {self.precision} needs engine: tensorrt (the engine is {self.engine})")
@@ -425,6 +461,8 @@ def _anchored(data: Any, folder: Path) -> Any:
             model["samples"] = samples
         if isinstance(model.get("labels"), str):
             model["labels"] = str(folder / model["labels"])
+        if isinstance(llm := model.get("llm"), dict) and isinstance(llm.get("tokenizer"), str):
+            model["llm"] = {**llm, "tokenizer": str(folder / llm["tokenizer"])}
         options = model.get("tensorrt")
         if isinstance(options, dict) and isinstance(options.get("plugins"), list):
             plugins = [str(folder / p) if isinstance(p, str) else p for p in options["plugins"]]
@@ -448,6 +486,7 @@ _MODELS: dict[str, type[_Value]] = {
     "tolerances": ToleranceSpec,
     "shapes": AxisRange,
     "tensorrt": TensorRTOptions,
+    "llm": LlmOptions,
     "profiles": AxisRange,
     "models": ModelSpec,
 }
