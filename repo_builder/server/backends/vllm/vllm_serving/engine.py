@@ -1,0 +1,70 @@
+"""vLLM's AsyncLLM on an event loop in a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import sys
+import threading
+from pathlib import Path
+
+
+class Engine:
+    """Started when it is made; vLLM's own error is raised where it does not start.
+
+    Args:
+        arguments: of vLLM's AsyncEngineArgs.
+    """
+
+    def __init__(self, arguments):
+        # The process that hosts us is the server's stub, not a Python that can be started again.
+        python = Path(sys.prefix) / "bin" / "python"
+        sys.executable = str(python)
+        multiprocessing.set_executable(str(python))
+        self.loop = asyncio.new_event_loop()
+        self.thread = threading.Thread(target=self.loop.run_forever, name="vllm", daemon=True)
+        self.thread.start()
+        self.running = set()
+        try:
+            self.vllm = self.call(self._start(arguments))
+        except BaseException:
+            self._end_loop()
+            raise
+
+    async def _start(self, arguments):
+        from vllm.engine.arg_utils import AsyncEngineArgs
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        return AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
+
+    def call(self, coroutine):
+        """The coroutine's result; it runs on the engine's loop."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result()
+
+    def submit(self, coroutine):
+        """Run the coroutine on the engine's loop; nobody waits for it but ``stop``."""
+        future = asyncio.run_coroutine_threadsafe(coroutine, self.loop)
+        self.running.add(future)
+        future.add_done_callback(self.running.discard)
+
+    def failure(self):
+        """Why the engine cannot answer; None while it can."""
+        try:
+            self.call(self.vllm.check_health())
+        except Exception as error:  # noqa: BLE001 (whatever the engine died of)
+            return error
+        return None
+
+    def stop(self):
+        """Cancel what still runs, end vLLM's processes and the thread."""
+        for future in list(self.running):
+            future.cancel()
+        try:
+            self.loop.call_soon_threadsafe(self.vllm.shutdown)
+        finally:
+            self._end_loop()
+
+    def _end_loop(self):
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self.thread.join()
+        self.loop.close()
