@@ -87,6 +87,7 @@ class TritonPythonModel:
         try:
             final = await self._generate(question.read(request, self.name), sender)
         except asyncio.CancelledError:
+            pb_utils.Logger.log_info(f"model '{self.name}': a request was cancelled by its client; vLLM aborted it")
             final = failed("Request was cancelled", pb_utils.TritonError.CANCELLED)
         except Exception as error:  # noqa: BLE001 (a request's error is its client's, never the server's end)
             reason = error.__cause__ or error
