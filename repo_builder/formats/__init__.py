@@ -57,6 +57,7 @@ FORMATS: dict[str, str] = {
     "jax": "repo_builder.formats.jax",
     "factory": "repo_builder.formats.factory",
     "tf_checkpoint": "repo_builder.formats.tf_checkpoint",
+    "tensorrt_llm_engine": "repo_builder.formats.tensorrt_llm_engine",
     "huggingface": "repo_builder.formats.huggingface",
     "tensorrt_plan": "repo_builder.formats.tensorrt_plan",
     "caffe": "repo_builder.formats.caffe",
