@@ -27,6 +27,7 @@ NEEDED = (
     "templates/config.pbtxt.j2",
     "templates/tokenizer/model.py",
     "releases/releases.json",
+    "llm/contracts/tensorrt_llm.json",
     "templates/generate/model.py",
     "tasks/sample_texts.json",
     "tasks/oracles/question_answering.py",
