@@ -3,7 +3,7 @@
 The tables lie in ``contracts/ROLE.json``, read from the configs that TensorRT-LLM ships, each with its source. An
 entry with ``since`` or ``until`` holds from that version on, or before it; a value ``${name}`` is filled per model.
 ``part`` says what an entry belongs to that a model of text alone does not have: ``image``, ``video``, ``decoder`` (of
-encoder-decoder models), ``draft`` (speculation with a second model).
+encoder-decoder models).
 """
 
 from __future__ import annotations
@@ -106,8 +106,8 @@ class Contract:
     Attributes:
         version: as it was asked for (``1.2.1``).
         models: by role, whole.
-        text: by role, without what belongs to images, video, encoder-decoder models and draft models. The role
-            ``tensorrt_llm`` stays whole: its backend is TensorRT-LLM's own.
+        text: by role, without what belongs to images, video and encoder-decoder models. The role ``tensorrt_llm``
+            stays whole: its backend is TensorRT-LLM's own.
     """
 
     version: str

@@ -55,7 +55,7 @@ def configs(
     bls: Mapping[str, str],
     preprocessing_instances: int = 1,
     postprocessing_instances: int = 1,
-    bls_instances: int = 1,
+    bls_instances: int | None = None,
     max_queue_delay_microseconds: int = 0,
     max_queue_size: int = 0,
 ) -> dict[str, ModelConfig]:
@@ -67,7 +67,9 @@ def configs(
         decoupled: of the engine's model and of the BLS model alike.
         parameters: of the engine's model, as :func:`repo_builder.llm.parameters.check` gives them.
         preprocessing, postprocessing, bls: config parameters of our own models.
-        preprocessing_instances, postprocessing_instances, bls_instances: processes of each of our own models.
+        preprocessing_instances, postprocessing_instances, bls_instances: processes of our own models. A decoupled BLS
+            model answers many requests at a time in one; another one answers one at a time in each (default: 8, at
+            most ``max_batch_size``).
         max_queue_delay_microseconds, max_queue_size: of the engine's model and of preprocessing; 0 is no limit.
 
     Raises:
@@ -92,7 +94,7 @@ def configs(
         "bls": {
             "backend": "python",
             **policy,
-            **_instances(bls_instances),
+            **_instances(bls_instances or (1 if decoupled else min(max_batch_size, 8))),
             "parameters": {**bls, **others},
         },
         "ensemble": {

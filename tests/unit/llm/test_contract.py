@@ -98,10 +98,7 @@ def test_a_text_model_has_neither_images_nor_a_decoder_of_its_own() -> None:
     ]
     assert {t.name for t in terms.models["tensorrt_llm_bls"].inputs} - {
         t.name for t in terms.text["tensorrt_llm_bls"].inputs
-    } == {"decoder_text_input", "image_input", "image_bytes_input", "image_url_input", "video_bytes_input"} | {
-        "num_draft_tokens",
-        "use_draft_logits",
-    }
+    } == {"decoder_text_input", "image_input", "image_bytes_input", "image_url_input", "video_bytes_input"}
     assert terms.text["tensorrt_llm"] == terms.models["tensorrt_llm"]
     for step in terms.text["ensemble"].steps:
         assert not {outer for outer in (*step.input_map.values(), *step.output_map.values()) if "DECODER" in outer}

@@ -116,6 +116,12 @@ def test_batches_queues_and_instances() -> None:
     assert counts == {"bls": [4], "ensemble": [], "preprocessing": [2], "tensorrt_llm": [2], "postprocessing": [3]}
 
 
+def test_a_public_model_that_is_not_decoupled_has_processes_for_requests_at_a_time() -> None:
+    assert configs(decoupled=True)["bls"].instance_group[0].count == 1
+    assert configs(decoupled=False, max_batch_size=64)["bls"].instance_group[0].count == 8
+    assert configs(decoupled=False, max_batch_size=4)["bls"].instance_group[0].count == 4
+
+
 @pytest.mark.parametrize("size", [0, 65])
 def test_a_batch_that_the_engine_does_not_take_is_refused(size: int) -> None:
     with pytest.raises(SpecError, match=f"batching.max_batch_size is {size}") as caught:
