@@ -119,14 +119,10 @@ def check_version(settings: EngineSettings, release: releases.Release) -> None:
     """
     image = release.images.get(FLAVOUR)
     has = image.tensorrt_llm if image else None
-    if has and _core(has) == _core(settings.version):
+    if has and same_version(has, settings.version):
         return
-    fitting = [
-        name
-        for name in releases.names()
-        if (found := releases.release(name).images.get(FLAVOUR))
-        and _core(found.tensorrt_llm or "") == _core(settings.version)
-    ]
+    images = {name: releases.release(name).images.get(FLAVOUR) for name in releases.names()}
+    fitting = [name for name, one in images.items() if one and same_version(one.tensorrt_llm or "", settings.version)]
     built = f"TensorRT-LLM {settings.version}" if settings.version else "a TensorRT-LLM before 0.8"
     raise TargetError(
         f"the engine was built by {built}, and Triton {release.name} has {has or 'none'}",
@@ -136,9 +132,9 @@ def check_version(settings: EngineSettings, release: releases.Release) -> None:
     )
 
 
-def _core(version: str) -> list[str]:
-    """``1.0.3`` of ``1.0.3.2510``: what follows names a build."""
-    return version.split(".")[:3]
+def same_version(one: str, other: str) -> bool:
+    """Whether two versions of TensorRT-LLM are the same but for a fourth part (``1.0.3.2510``), which names a build."""
+    return one.split(".")[:3] == other.split(".")[:3]
 
 
 def dtype(asked: str, language: LanguageModel) -> str:
