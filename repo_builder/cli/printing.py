@@ -229,6 +229,7 @@ def inspected(found: Mapping[str, Any]) -> None:
         return
     for key, value in found.items():
         if isinstance(value, list) and value and isinstance(value[0], Mapping):
+            value = _caches_once(value)
             table = Table(*value[0], title=key, title_justify="left", box=None)
             for row in value:
                 table.add_row(*(_escape(_cell(v)) for v in row.values()))
@@ -237,9 +238,21 @@ def inspected(found: Mapping[str, Any]) -> None:
             _out.print(f"{key}: {value}", markup=False)
 
 
+def _caches_once(rows: list[Any]) -> list[Any]:
+    """Tensors of a cache in one row; rows of anything else as they are."""
+    from repo_builder.formats import kv_cache
+    from repo_builder.tensors import TensorSpec
+
+    if any(row.keys() != {"name", "dtype", "shape"} for row in rows):
+        return rows
+    specs = [TensorSpec(row["name"], row["dtype"], tuple(row["shape"])) for row in rows]
+    return [{"name": s.name, "dtype": s.dtype, "shape": list(s.shape)} for s in kv_cache.grouped(specs)]
+
+
 def _cell(value: Any) -> str:
     """Tensors one below the other, as ``name DTYPE[shape]``; anything else as it is."""
     if isinstance(value, list) and all(isinstance(v, Mapping) for v in value):
+        value = _caches_once(value)
         return "\n".join(f"{v['name']} {v['dtype']}[{', '.join(map(str, v['shape']))}]" for v in value)
     return str(value)
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from repo_builder.errors import ConversionError
+from repo_builder.formats import kv_cache
 from repo_builder.tensors import TensorSpec
 
 Arrays = dict[str, "np.ndarray[Any, Any]"]
@@ -32,7 +33,7 @@ def cases(
 
     The values keep to what the examples show: integers stay within their range (token ids, masks), floats keep their
     mean and deviation, then all positive and all negative, so that a branch on a sum or a sign goes both ways. Inputs
-    that the source itself refuses are left out.
+    that the source itself refuses are left out. A cache of past tokens is also empty once.
 
     Args:
         specs: the inputs.
@@ -49,7 +50,12 @@ def cases(
     found = [CheckedCase(base, dict(examples), first)]
     distinct = next((sizes for sizes in _ladder(base) if _extend(found, specs, examples, source, sizes)), base)
     other = dict(distinct)
+    following = kv_cache.sums(specs)
+    for name in kv_cache.past_axes(specs)[:1]:
+        _extend(found, specs, examples, source, {**distinct, name: 0}, 1)
     for name, size in distinct.items():
+        if name in following:
+            continue
         tried = [n for n in dict.fromkeys((size + 1, 2 * size, size // 2)) if n > 1]
         accepted = next((n for n in tried if _extend(found, specs, examples, source, {**distinct, name: n}, 1)), None)
         one = size != 1 and _extend(found, specs, examples, source, {**distinct, name: 1}, 1)
@@ -123,6 +129,7 @@ def _extend(
 ) -> bool:
     """Append the first ``patterns`` that the source takes at these sizes; False where it takes none."""
     before = len(found)
+    sizes = kv_cache.fitted(specs, sizes)
     for pattern in PATTERNS[:patterns]:
         made = arrays(specs, examples, sizes, pattern, seed=len(found))
         outputs = _try(source, made)

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 EXTERNAL_FROM = (1 << 31) - (1 << 24)
 """Bytes from which weights go into one ``NAME.data`` beside the graph: protobuf ends at 2 GiB."""
+_LARGE = 1 << 20
+"""Bytes of a weight that no operator's version depends on."""
 _SPLIT_COUNTS = 18
 """The opset from which Split may name a number of parts."""
 
@@ -135,12 +137,16 @@ def at_opset(model: ModelProto, opset: int) -> ModelProto:
         from repo_builder.convert import older_split
 
         model = older_split.rewrite(model)
+    held = _without_weights(model)
     try:
         converted = version_converter.convert_version(model, opset)
     except Exception as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         reason = lines[0].rpartition("` failed: ")[2]
         raise ConversionError(f"onnx cannot convert opset {found} to {opset}: {reason}") from error
+    finally:
+        _fill(model.graph, held)
+    _fill(converted.graph, held)
     if opset_of(converted) != opset:
         raise ConversionError(f"asked for opset {opset}, the file has {opset_of(converted)}")
     if opset < found:
@@ -148,6 +154,22 @@ def at_opset(model: ModelProto, opset: int) -> ModelProto:
             for node in graph.node:
                 _drop_newer(node, found, opset)
     return converted
+
+
+def _without_weights(model: ModelProto) -> dict[str, bytes]:
+    """Take the large weights out of the graph, by name: the version converter needs the rest alone, below 2 GiB."""
+    held = {}
+    for tensor in model.graph.initializer:
+        if len(tensor.raw_data) >= _LARGE:
+            held[tensor.name] = tensor.raw_data
+            tensor.ClearField("raw_data")
+    return held
+
+
+def _fill(graph: GraphProto, held: Mapping[str, bytes]) -> None:
+    for tensor in graph.initializer:
+        if tensor.name in held:
+            tensor.raw_data = held[tensor.name]
 
 
 def _drop_newer(node: NodeProto, newer: int, older: int) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from repo_builder.errors import SignatureError
+from repo_builder.formats import kv_cache
 from repo_builder.tensors import TensorSpec
 
 _ELEMENT_LIMIT = 1 << 28
@@ -31,7 +32,8 @@ def example_inputs(
 
     Args:
         specs: the inputs.
-        sizes: size of each symbolic dim; 3 for one that is not named.
+        sizes: size of each symbolic dim; 3 for one that is not named. Dims of a cache that follow from others get
+            what fits those (:func:`~repo_builder.formats.kv_cache.sums`).
         seed: the same seed and specs give the same arrays.
         ranges: the lowest and the highest value of an integer input, where they are known; both are among its values.
 
@@ -40,7 +42,8 @@ def example_inputs(
         UnsupportedDtypeError: a BF16 input, which numpy cannot hold.
     """
     random = np.random.default_rng(seed)
-    return {spec.name: _array(spec, sizes or {}, random, (ranges or {}).get(spec.name)) for spec in specs}
+    sizes = kv_cache.fitted(specs, sizes or {})
+    return {spec.name: _array(spec, sizes, random, (ranges or {}).get(spec.name)) for spec in specs}
 
 
 def working_sizes(

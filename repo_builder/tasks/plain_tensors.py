@@ -13,6 +13,7 @@ import numpy as np
 from repo_builder import formats
 from repo_builder.artifact import Artifact
 from repo_builder.errors import SourceMissingError, SpecError
+from repo_builder.formats import kv_cache
 from repo_builder.formats.examples import example_inputs
 from repo_builder.formats.torch_program import TorchProgram
 from repo_builder.planned import PlannedModel
@@ -31,6 +32,8 @@ SOURCES = frozenset(
     | {"savedmodel", "frozen_graph", "tf_checkpoint", "keras", "tflite"}
 )
 _CASES, _ROWS = 8, 40
+_PAST = (5, 0, 8, 1)
+"""Tokens in a model's cache; none in a first call."""
 
 
 def head(source: Artifact, model: ModelSpec) -> TorchProgram:
@@ -131,6 +134,9 @@ def _random(model: ModelSpec, engine: Artifact) -> list[Arrays]:
             asked = model.shapes.get(axis)
             choices = (asked.min, asked.opt, asked.max) if asked else (2, 5, 8)
             sizes[axis] = 1 if axis == engine.batch else choices[number % 3]
+        for axis in kv_cache.past_axes(engine.inputs):
+            if axis not in model.shapes:
+                sizes[axis] = _PAST[number % len(_PAST)]
         ranges = engine.provenance.get("ranges", {})  # of indices: see convert.framework_to_onnx
         cases.append(example_inputs(engine.inputs, sizes, seed=model.samples.seed + number, ranges=ranges))
     return cases

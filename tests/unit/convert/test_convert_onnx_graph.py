@@ -144,3 +144,29 @@ def test_model_local_functions_need_ir_version_8(tmp_path):
     model.functions.add(name="f", domain="local")
     with pytest.raises(ConversionError, match="model-local functions, which IR version 7 does not know"):
         onnx_graph.lower_ir(model, 7)
+
+
+def test_large_weights_stay_out_of_the_version_converter(tmp_path, monkeypatch):
+    """Whose protobuf ends at 2 GiB; the graph that was converted keeps its own."""
+    table = np.arange(1 << 18, dtype=np.float32).reshape(-1, 2)
+    node = helper.make_node("Gather", ["table", "ids"], ["y"])
+    graph = helper.make_graph(
+        [node],
+        "g",
+        [helper.make_tensor_value_info("ids", TensorProto.INT64, ["batch"])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 2])],
+        [onnx.numpy_helper.from_array(table, "table")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    seen = []
+    convert = onnx.version_converter.convert_version
+    monkeypatch.setattr(
+        onnx.version_converter, "convert_version", lambda m, v: seen.append(m.ByteSize()) or convert(m, v)
+    )
+    converted = onnx_graph.at_opset(model, 13)
+    assert seen[0] < 1000
+    onnx.save(converted, str(tmp_path / "m.onnx"))
+    ids = np.array([0, 70_000])
+    assert np.array_equal(answers(tmp_path / "m.onnx", ids=ids)["y"], table[ids])
+    assert onnx_graph.opset_of(converted) == 13
+    assert model.graph.initializer[0].raw_data == table.tobytes()
