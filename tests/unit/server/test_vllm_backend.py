@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import sys
 import types
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from repo_builder import toolchain
+from repo_builder.errors import ToolchainError
 from repo_builder.llm import vllm
-from repo_builder.server import backend_directory
+from repo_builder.server import backend_directory, embedded, packages
 from tests import backend_utils_stand_in
 
 
@@ -132,3 +135,18 @@ def output(texts: list[str], tokens: list[list[int]], reasons: list[str | None])
         for i, (text, ids, reason) in enumerate(zip(texts, tokens, reasons, strict=True))
     ]
     return SimpleNamespace(outputs=sequences, prompt_token_ids=[0, 1, 2, 3])
+
+
+def test_the_environment_of_vllm_needs_python_3_11(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REPO_BUILDER_CACHE", str(tmp_path / "cache"))
+    older = replace(toolchain.this_interpreter(), version=(3, 10, 12))
+    with pytest.raises(ToolchainError, match=r"Python 3\.10 .*backend vllm has packages without wheels for it"):
+        embedded.prepare(frozenset({"vllm", "python"}), interpreter=older)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_backends_share_their_packages() -> None:
+    both = packages.of({"vllm", "pytorch", "python"})
+    assert both == packages.of({"vllm"})
+    assert both.requirements.count(packages.TORCH) == 1
+    assert packages.of({"onnxruntime"}) == packages.Packages()
