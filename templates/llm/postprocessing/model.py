@@ -39,8 +39,10 @@ class TritonPythonModel:
             message = f"TOKENS_BATCH has shape {list(tokens.shape)} and SEQUENCE_LENGTH {list(lengths.shape)}, "
             message += "expected [batch, beams, tokens] and [batch, beams]"
             return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, pb_utils.TritonError.INVALID_ARG))
-        rows = zip(tokens.reshape(-1, tokens.shape[2]), lengths.reshape(-1), strict=True)
-        texts = [self._text(ids[: max(0, length)].tolist()) for ids, length in rows]
+        beams = [beam for row in tokens.tolist() for beam in row]
+        texts = [
+            self._text(ids[: max(0, length)]) for ids, length in zip(beams, lengths.reshape(-1).tolist(), strict=True)
+        ]
         return pb_utils.InferenceResponse(output_tensors=[pb_utils.Tensor("OUTPUT", np.array(texts, dtype=object))])
 
     def _text(self, ids):
