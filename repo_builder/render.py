@@ -5,7 +5,9 @@ Templates are strict: a name without a value is an error, never a hole in the ou
 
 from __future__ import annotations
 
+import json
 import re
+import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -40,6 +42,8 @@ ALWAYS = frozenset(
 _ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t", '"': '\\"', "\\": "\\\\"}
 # Control characters, line separators and direction marks, which a reader or an editor would not show as they are.
 _ESCAPED = re.compile('[\x00-\x1f"\\\\\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]')
+
+_UNSHOWN = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
 
 
 def render_config(config: ModelConfig) -> str:
@@ -92,7 +96,7 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters.update(fields=set_fields, literal=literal)
+    environment.filters.update(fields=set_fields, literal=literal, shell=shlex.quote, yaml=yaml_string)
     environment.tests.update(short=is_short, filled=lambda message: any(set_fields(message)))
     return environment
 
@@ -149,6 +153,11 @@ def literal(value: Any, field: SetField) -> str:
     if isinstance(value, bytes):
         return _quoted_bytes(value)
     return _LITERALS[KINDS[field.descriptor.cpp_type]](value, field.descriptor)
+
+
+def yaml_string(value: str) -> str:
+    """A double-quoted YAML string, whatever is in it; every reader of YAML 1.1 and 1.2 gives the same text back."""
+    return _UNSHOWN.sub(lambda match: f"\\u{ord(match[0]):04x}", json.dumps(value, ensure_ascii=False))
 
 
 def _string(value: str, _: Any) -> str:
