@@ -131,8 +131,7 @@ class TritonPythonModel:
         """Inputs of the engine, and what reads its responses.
 
         Raises:
-            ValueError: an input is wrong.
-            Refused: by the preprocessing model.
+            ValueError: an input is wrong, as the preprocessing model says or for this one.
         """
         rows = len(values["text_input"])
         values = {n: a.reshape(rows, 1) if a.ndim == 1 and len(a) == rows else a for n, a in values.items()}
@@ -140,7 +139,10 @@ class TritonPythonModel:
             if name in values and values.pop(name).any():
                 raise ValueError(f"{name} needs a draft model, expected a request without it: there is none here")
         given = {QUERY[name]: array for name, array in values.items() if name in QUERY}
-        made = exchange(self.preprocessing, given, list(PROMPT))
+        try:
+            made = exchange(self.preprocessing, given, list(PROMPT))
+        except Refused as error:  # of the prompt; Triton 24.10 passes on the words of a refusal, but not its code
+            raise ValueError(str(error)) from error
         inputs = {PROMPT[name]: array for name, array in made.items() if array.size}
         inputs |= {ENGINE.get(name, name): array for name, array in values.items() if name not in QUERY}
         streaming = values["stream"][:, 0].tolist() if "stream" in values else [False] * rows
