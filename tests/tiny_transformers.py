@@ -21,6 +21,9 @@ HEADS: dict[str, str] = {
 }
 """The transformers class that picks the model of each head."""
 
+CAUSAL_LM = "causal-lm"
+"""The head of a decoder that generates; ``heads`` does not name it, since encoders have it too."""
+
 _LABELS: dict[str, tuple[str, ...]] = {
     "sequence-classification": ("negative", "neutral", "positive"),
     "nli": ("contradiction", "neutral", "entailment"),
@@ -161,8 +164,8 @@ def save(
 
     Args:
         architecture: a key of ``ARCHITECTURES``.
-        head: one of ``heads(architecture)``. Labels: three for ``sequence-classification`` and ``nli``, PER and LOC
-            entities for ``token-classification``.
+        head: one of ``heads(architecture)``, or ``CAUSAL_LM``. Labels: three for ``sequence-classification`` and
+            ``nli``, PER and LOC entities for ``token-classification``.
         folder: made where it is not there.
         tokenizer: attributes of the tokenizer, such as ``padding_side`` or ``model_max_length``.
         config: fields of config.json, such as ``num_labels=1`` or ``problem_type="multi_label_classification"``.
@@ -176,7 +179,8 @@ def save(
         setattr(made, name, value)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = getattr(transformers, HEADS[head]).from_config(_config(architecture, head, made, config))
+        auto = "AutoModelForCausalLM" if head == CAUSAL_LM else HEADS[head]
+        model = getattr(transformers, auto).from_config(_config(architecture, head, made, config))
         _randomize(model, ARCHITECTURES[architecture].gain)
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()

@@ -49,6 +49,21 @@ def test_a_build_says_how_many_instances_serve(
     assert f"  instances   net: {said}\n" in capsys.readouterr().out
 
 
+def test_a_cache_is_inspected_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    tensors = [{"name": "input_ids", "dtype": "INT64", "shape": ["batch", "sequence"]}]
+    for layer in range(12):
+        for part in ("key", "value"):
+            tensors.append(
+                {"name": f"past_key_values.{layer}.{part}", "dtype": "FP32", "shape": ["batch", 4, "past", 8]}
+            )
+    printing.inspected({"inputs": tensors})
+    printing.inspected({"models": [{"name": "lm", "inputs": tensors}]})
+    said = capsys.readouterr().out
+    assert len(said.splitlines()) < 12
+    assert said.count("past_key_values.0..11.key/value") == 2
+    assert "past_key_values.1.key" not in said
+
+
 def test_the_line_for_a_server_of_ones_own_has_the_options_that_plans_need(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
