@@ -121,6 +121,14 @@ def test_each_response_holds_what_is_new(serving: Any) -> None:
     assert set(second.arrays) == {"text_output", "num_output_tokens", "finish_reason", "logprobs"}
 
 
+def test_a_sequence_that_did_not_go_on_keeps_its_place(serving: Any) -> None:
+    answer = serving.answer.Answer(serving.question.Question("Hi", True, False, None, "", frozenset()))
+    answer.response(output(["ab", "x"], [[1], [5]], [None, None]))
+    second = output(["ab", "xy"], [[1], [5, 6]], [None, None])
+    second.outputs = second.outputs[1:]
+    assert list(answer.response(second).arrays["text_output"]) == [b"", b"y"]
+
+
 def test_a_whole_answer_begins_with_the_prompt(serving: Any) -> None:
     asked = serving.question.Question("Hi", False, True, None, "", frozenset({"num_input_tokens"}))
     found = serving.answer.Answer(asked).response(output([" there"], [[1]], ["stop"])).arrays

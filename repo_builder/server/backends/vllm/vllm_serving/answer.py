@@ -11,6 +11,9 @@ import triton_python_backend_utils as pb_utils
 class Answer:
     """Makes the responses to one question: each holds what is new since the one before it.
 
+    Of several sequences (``n``) vLLM tells only those that went on; each response has an element for every sequence
+    that began, in their order.
+
     Args:
         question: see ``question.Question``.
     """
@@ -18,10 +21,12 @@ class Answer:
     def __init__(self, question):
         self.question = question
         self.sent = {}
+        self.latest = {}
 
     def response(self, output):
-        """The response for vLLM's cumulative RequestOutput; one element per sequence (``n``)."""
-        sequences = output.outputs
+        """The response for vLLM's cumulative RequestOutput."""
+        self.latest.update({one.index: one for one in output.outputs})
+        sequences = [self.latest[index] for index in sorted(self.latest)]
         prompt = self.question.prompt if self.question.prepend else ""
         texts = [prompt + self._new("text", one, one.text) for one in sequences]
         tensors = [strings("text_output", texts)]

@@ -45,7 +45,7 @@ def read(request, model):
     if prepend and stream:
         raise ValueError("When streaming, `exclude_input_in_output` = False is not allowed.")
     given = value(request, "sampling_parameters", None)
-    sampling, adapter = parameters(request.parameters() if given is None else text(given))
+    sampling, adapter = parameters(request.parameters() if given is None else text(given), whole=not stream)
     returns = frozenset(name.removeprefix("return_") for name in RETURNS if value(request, name, False))
     return Question(text(value(request, "text_input", b"")), stream, prepend, sampling, adapter, returns)
 
@@ -65,15 +65,16 @@ def text(raw):
     return raw.decode("utf-8") if isinstance(raw, bytes) else str(raw)
 
 
-def parameters(serialized):
+def parameters(serialized, *, whole):
     """vLLM's SamplingParams, and the name of the LoRA adapter, from a JSON object.
 
-    Strings are taken for numbers and switches too, since a client may have no other type for them.
+    Strings are taken for numbers and switches too, since a client may have no other type for them. With ``whole`` vLLM
+    tells only the finished answer, with all its sequences.
 
     Raises:
         ValueError: not a JSON object, or vLLM knows no such parameter.
     """
-    from vllm.sampling_params import SamplingParams, StructuredOutputsParams
+    from vllm.sampling_params import RequestOutputKind, SamplingParams, StructuredOutputsParams
 
     try:
         given = json.loads(serialized or "{}")
@@ -89,6 +90,7 @@ def parameters(serialized):
             given[name] = StructuredOutputsParams(**chosen)
         elif isinstance(one, str) and name in known:
             given[name] = typed(one, known[name])
+    given["output_kind"] = RequestOutputKind.FINAL_ONLY if whole else RequestOutputKind.CUMULATIVE
     try:
         return SamplingParams(**given), adapter
     except TypeError as error:
