@@ -63,7 +63,10 @@ class TritonPythonModel:
     def _watch(self, period):
         while not self.closing.wait(period):
             for call in list(self.calls):
-                call.check()
+                try:
+                    call.check()
+                except Exception as error:  # noqa: BLE001 - the others are still to be watched
+                    print(f"{self.engine}: a request was not cancelled: {error}", file=sys.stderr, flush=True)
 
     def _read(self, request):
         """The inputs, as copies: the request's memory is Triton's again when ``execute`` returns."""

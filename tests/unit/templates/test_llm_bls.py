@@ -37,12 +37,14 @@ class Engine:
         self.waiting, self.go_on = threading.Event(), threading.Event()
         self.error: TritonError | None = None
         self.pause_after: int | None = None
-        self.size, self.includes_prompt = 1, False
+        self.size, self.includes_prompt, self.fails_to_stop = 1, False, False
 
     def __call__(self, inputs: dict[str, Any], request_id: str, decoupled: bool) -> Any:
         if "stop" in inputs:
             self.stopped.append(request_id)
             self.go_on.set()
+            if self.fails_to_stop:
+                raise RuntimeError("the engine is gone")
             return [InferenceResponse()] if decoupled else InferenceResponse()
         self.asked.append(inputs)
         self.ids.append(request_id)
@@ -303,6 +305,21 @@ def test_a_client_that_leaves_ends_the_generation(world: World) -> None:
     assert not any(response.has_error() for response in sender.sent)
     assert len(sender.sent) == 2
     assert not sender.asked_after_final
+
+
+def test_clients_are_watched_on_when_an_engine_did_not_stop(world: World, capfd: pytest.CaptureFixture[str]) -> None:
+    world.engine.answers, world.engine.pause_after = [[world.ids("one two three")]], 1
+    for fails in (True, False):
+        world.engine.fails_to_stop = fails
+        world.engine.waiting.clear()
+        world.engine.go_on.clear()
+        sender = world.stream(asked("hi", stream=flags(True)), wait=False)
+        assert world.engine.waiting.wait(WAIT_S)
+        sender.gone = True
+        world.joined()
+        assert sender.final
+    assert world.engine.stopped == world.engine.ids
+    assert "m_tensorrt_llm: a request was not cancelled: the engine is gone" in capfd.readouterr().err
 
 
 def test_another_stream_goes_on_while_one_is_cancelled(world: World) -> None:
