@@ -88,6 +88,7 @@ def _modern(config: _Section) -> EngineSettings:
         kv_cache_type=_kv_cache_type(build, plugins),
         remove_input_padding=plugins.flag("remove_input_padding", True),
         gpt_attention_plugin=plugins.plugin("gpt_attention_plugin"),
+        context_fmha=_context_fmha(plugins),
         paged_context_fmha=plugins.flag("use_paged_context_fmha", False),
         tokens_per_block=plugins.size("tokens_per_block", 32),
         tensor_parallel=tensor,
@@ -121,6 +122,7 @@ def _old(config: _Section) -> EngineSettings:
         kv_cache_type=_kv_cache_type(builder, plugins),
         remove_input_padding=plugins.flag("remove_input_padding", False),
         gpt_attention_plugin=plugins.plugin("gpt_attention_plugin"),
+        context_fmha=_context_fmha(plugins),
         paged_context_fmha=plugins.flag("use_paged_context_fmha", False),
         tokens_per_block=plugins.size("tokens_per_block", 64),
         tensor_parallel=builder.size("tensor_parallel", 1),
@@ -147,6 +149,14 @@ def _kv_cache_type(build: _Section, plugins: _Section) -> str:
     if build.values.get("kv_cache_type") is not None:
         return build.one_of("kv_cache_type", KV_CACHE_TYPES, fold=True)
     return "paged" if plugins.flag("paged_kv_cache", "build_config" in build.place) else "continuous"
+
+
+def _context_fmha(plugins: _Section) -> bool:
+    """A boolean; a number before 0.9 (0: off)."""
+    given = plugins.values.get("context_fmha", plugins.values.get("context_fmha_type", 0))
+    if isinstance(given, bool | int):
+        return bool(given)
+    return plugins.flag("context_fmha", False)
 
 
 def _speculative(build: _Section) -> str:

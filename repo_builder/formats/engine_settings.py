@@ -14,6 +14,7 @@ class EngineSettings:
         architecture: ``LlamaForCausalLM``, ``ChatGLMForCausalLM``, ...
         dtype, logits_dtype: ``float16``, ``bfloat16``, ``float32``.
         quantization: ``quant_algo`` of the engine (``FP8``, ``W4A16_AWQ``), empty for none.
+        max_input_len: as the engine was built; the server may take longer prompts (:attr:`longest_prompt`).
         kv_cache_type: ``paged``, ``continuous`` or ``disabled``.
         tensor_parallel, pipeline_parallel, context_parallel: of ``pretrained_config.mapping``.
         max_draft_len: tokens of a draft that the engine verifies; 0 without speculative decoding.
@@ -33,6 +34,7 @@ class EngineSettings:
     kv_cache_type: str = "paged"
     remove_input_padding: bool = True
     gpt_attention_plugin: bool = True
+    context_fmha: bool = True
     paged_context_fmha: bool = True
     tokens_per_block: int = 32
     tensor_parallel: int = 1
@@ -51,3 +53,13 @@ class EngineSettings:
     def world_size(self) -> int:
         """Ranks, and so GPUs: one each."""
         return self.tensor_parallel * self.pipeline_parallel * self.context_parallel
+
+    @property
+    def longest_prompt(self) -> int:
+        """Tokens of the longest prompt that the server takes (TensorRT-LLM's batch_manager/trtGptModel.h).
+
+        With packed input and context FMHA the sizes of the sequence and of a step bound it, not ``max_input_len``.
+        """
+        if not (self.remove_input_padding and self.context_fmha and self.max_num_tokens):
+            return self.max_input_len
+        return max(1, min(self.max_seq_len - 1, self.max_num_tokens))

@@ -20,6 +20,7 @@ MODEL, CHECKPOINT, ENGINE, EXAMPLES = "<model>", "<checkpoint>", "<engine>", "<e
 """Places in the words of a command: the Hugging Face folder, the checkpoint, the engine, TensorRT-LLM's examples."""
 PYTHON = "python3"
 BUILD = "trtllm-build"
+_NOT_ON_BLACKWELL = ("int8_wo", "int4_wo", "int8_sq")
 _WEIGHT_ONLY = {"int8_wo": "int8", "int4_wo": "int4"}
 
 
@@ -58,6 +59,8 @@ def recipe(model: ModelSpec, language: LanguageModel, settings: EngineSettings) 
         found += ("quantize.py calibrates on the data set cnn_dailymail, which it fetches from the hub",)
     else:
         first = _convert(model, language, settings, further)
+    if model.llm.quantization in _NOT_ON_BLACKWELL or model.llm.kv_cache_dtype == "int8":
+        found += ("INT8 and INT4 engines do not build for Blackwell GPUs (SM 100); fp8 and nvfp4 do",)
     return Recipe((first, _build(settings, flags)), (*notes, *found))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from repo_builder import releases
@@ -45,12 +46,12 @@ def planned(model: ModelSpec, language: LanguageModel, release: releases.Release
             expected="llm.max_seq_len: the longest prompt and answer together, in tokens",
             mend="set it (--max-seq-len)",
         )
-    prompt = _chosen("max_input_len", flags, options.max_input_len, min(_MAX_INPUT_LEN, longest))
+    prompt = _chosen("max_input_len", flags, options.max_input_len, None)
     settings = EngineSettings(
         version=version,
         architecture=language.architectures[0],
         max_batch_size=_chosen("max_batch_size", flags, model.batching.max_batch_size, _MAX_BATCH_SIZE),
-        max_input_len=prompt,
+        max_input_len=min(_MAX_INPUT_LEN, longest) if prompt is None else prompt,
         max_seq_len=longest,
         max_num_tokens=_chosen("max_num_tokens", flags, options.max_num_tokens, _MAX_NUM_TOKENS),
         max_beam_width=_chosen(
@@ -62,7 +63,8 @@ def planned(model: ModelSpec, language: LanguageModel, release: releases.Release
         kv_cache_type=str(flags.get("kv_cache_type", "paged")),
         remove_input_padding=flags.get("remove_input_padding") != "disable",
         gpt_attention_plugin=flags.get("gpt_attention_plugin") != "disable",
-        paged_context_fmha=flags.get("use_paged_context_fmha") != "disable" and flags.get("context_fmha") != "disable",
+        context_fmha=flags.get("context_fmha") != "disable",
+        paged_context_fmha=_paged_context_fmha(model, flags),
         tokens_per_block=_integer(flags, "tokens_per_block", 32),
         tensor_parallel=options.tp,
         pipeline_parallel=options.pp,
@@ -75,6 +77,8 @@ def planned(model: ModelSpec, language: LanguageModel, release: releases.Release
         max_draft_len=_integer(flags, "max_draft_len", 0),
         vocab_size=language.vocab_size,
     )
+    if prompt is None:
+        settings = replace(settings, max_input_len=settings.longest_prompt)
     _check(settings, language, positions)
     return settings
 
@@ -155,6 +159,13 @@ def _positions(language: LanguageModel) -> int | None:
     if not isinstance(factor, int | float) or isinstance(factor, bool) or factor <= 1 or original:
         return language.max_positions
     return int(language.max_positions * factor)
+
+
+def _paged_context_fmha(model: ModelSpec, flags: Mapping[str, Any]) -> bool:
+    """On by default; trtllm-build turns it off with what it does not go with (tensorrt_llm/builder.py, build)."""
+    cache, quantization = model.llm.kv_cache_dtype, model.llm.quantization
+    off = cache == "int8" or (cache == "fp8" and quantization not in ("fp8", "w4a8_awq", "nvfp4"))
+    return not off and "disable" not in (flags.get("use_paged_context_fmha"), flags.get("context_fmha"))
 
 
 def _chosen(name: str, flags: Mapping[str, Any], option: int | None, default: int | None) -> Any:

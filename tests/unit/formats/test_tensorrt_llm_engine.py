@@ -44,6 +44,7 @@ MODERN: dict[str, Any] = {
             "lora_plugin": None,
             "paged_kv_cache": True,
             "remove_input_padding": True,
+            "context_fmha": True,
             "tokens_per_block": 32,
             "use_paged_context_fmha": True,
         },
@@ -135,6 +136,7 @@ def test_the_layout_before_0_8(tmp_path: Path) -> None:
     found = settings(path)
     assert (found.version, found.max_seq_len, found.tensor_parallel, found.tokens_per_block) == ("", 1536, 2, 64)
     assert found.kv_cache_type == "paged"
+    assert not found.context_fmha
     assert not found.lora
     piped = changed(OLD, "builder_config.pipeline_parallel", 2)
     ranks = [f"chatglm2_6b_float16_tp2_pp2_rank{rank}.engine" for rank in range(4)]
@@ -165,6 +167,15 @@ def test_the_layout_before_0_8(tmp_path: Path) -> None:
 )
 def test_values_of_a_config(tmp_path: Path, key: str, value: Any, field: str, expected: Any) -> None:
     assert getattr(settings(engine(tmp_path, changed(MODERN, key, value), *RANKS)), field) == expected
+
+
+def test_a_packed_engine_takes_prompts_longer_than_max_input_len(tmp_path: Path) -> None:
+    on = changed(MODERN, "build_config.plugin_config.context_fmha", True)
+    assert settings(engine(tmp_path, on, *RANKS)).longest_prompt == 4095
+    on = changed(on, "build_config.max_num_tokens", 2000)
+    assert settings(engine(tmp_path, on, *RANKS)).longest_prompt == 2000
+    off = changed(on, "build_config.plugin_config.remove_input_padding", False)
+    assert settings(engine(tmp_path, off, *RANKS)).longest_prompt == 1024
 
 
 def test_a_boolean_told_of_paging_before_there_were_types(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from repo_builder.llm.build_commands import CHECKPOINT, ENGINE, EXAMPLES, MODEL,
 from repo_builder.spec import ModelSpec
 from tests.unit.llm.llm_folders import CHATGLM2, LLAMA, folder
 
-SIZES = "--max_batch_size 2048 --max_input_len 1024 --max_seq_len 4096 --max_beam_width 1 --max_num_tokens 8192"
+SIZES = "--max_batch_size 2048 --max_input_len 4095 --max_seq_len 4096 --max_beam_width 1 --max_num_tokens 8192"
 PLACES = {MODEL: "M", CHECKPOINT: "C", ENGINE: "E", EXAMPLES: "X"}
 
 
@@ -96,6 +96,12 @@ def test_every_architecture_has_its_script(tmp_path: Path, architecture: str, ex
     assert found.startswith(f"python3 X/models/{expected}")
 
 
+def test_int8_is_not_for_blackwell(tmp_path: Path) -> None:
+    path = folder(tmp_path, LLAMA)
+    assert "Blackwell" in recipe(path, quantization="int8_wo").notes[-1]
+    assert "Blackwell" not in "".join(recipe(path, quantization="fp8").notes)
+
+
 def test_gemma_names_its_options_otherwise(tmp_path: Path) -> None:
     gemma = folder(tmp_path, {**LLAMA, "architectures": ["Gemma2ForCausalLM"]})
     assert lines(recipe(gemma, tp=2))[0] == (
@@ -145,7 +151,7 @@ def test_the_recipe_of_2024_becomes_the_commands_of_today(tmp_path: Path) -> Non
         "--output_dir C --dtype float16 --tp_size 2"
     )
     assert build == (
-        "trtllm-build --checkpoint_dir C --output_dir E --max_batch_size 2048 --max_input_len 1024 --max_seq_len 2048 "
+        "trtllm-build --checkpoint_dir C --output_dir E --max_batch_size 2048 --max_input_len 2047 --max_seq_len 2048 "
         "--max_beam_width 1 --max_num_tokens 8192 --workers 2 --kv_cache_type paged --remove_input_padding enable "
         "--context_fmha enable --gemm_plugin float16 --gpt_attention_plugin float16"
     )

@@ -26,14 +26,32 @@ def test_the_defaults_are_those_of_trtllm_build(tmp_path: Path) -> None:
         version="1.2.1",
         architecture="LlamaForCausalLM",
         max_batch_size=2048,
-        max_input_len=1024,
+        max_input_len=4095,
         max_seq_len=4096,
         max_num_tokens=8192,
         dtype="bfloat16",
         vocab_size=32000,
     )
     assert planned(folder(tmp_path, LLAMA), "25.05").version == "0.19.0"
-    assert planned(folder(tmp_path, {**LLAMA, "max_position_embeddings": 512})).max_input_len == 512
+    assert planned(folder(tmp_path, {**LLAMA, "max_position_embeddings": 512})).max_input_len == 511
+
+
+def test_the_longest_prompt_is_what_the_server_takes(tmp_path: Path) -> None:
+    """Of a packed engine a step and the sequence bound it; of others trtllm-build's max_input_len of 1024."""
+    long = folder(tmp_path, {**LLAMA, "max_position_embeddings": 131072})
+    assert planned(long).max_input_len == 8192
+    assert planned(long, max_num_tokens=4096).max_input_len == 4096
+    assert planned(long, build_flags=("--remove_input_padding disable",)).max_input_len == 1024
+    assert planned(long, max_input_len=2048).max_input_len == 2048
+    assert planned(long, max_input_len=2048).longest_prompt == 8192
+
+
+def test_what_turns_paged_context_fmha_off(tmp_path: Path) -> None:
+    path = folder(tmp_path, LLAMA)
+    assert planned(path, quantization="fp8", kv_cache_dtype="fp8").paged_context_fmha
+    assert not planned(path, kv_cache_dtype="fp8").paged_context_fmha
+    assert not planned(path, kv_cache_dtype="int8").paged_context_fmha
+    assert not planned(path, build_flags=("--use_paged_context_fmha disable",)).paged_context_fmha
 
 
 def test_options_and_flags_are_taken_over(tmp_path: Path) -> None:
