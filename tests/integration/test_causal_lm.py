@@ -5,6 +5,7 @@ The client of these tests is a loop that sends every answer's cache back.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +17,7 @@ from conftest import ServerFactory
 
 from repo_builder import client, pipeline, proof, spec
 from repo_builder.cli import printing
+from repo_builder.convert import onnx_to_onnx
 from repo_builder.formats import onnx as onnx_format
 from tests import tiny_transformers
 
@@ -175,6 +177,32 @@ def test_a_prompt_in_pieces_is_the_prompt(triton: client.Client) -> None:
     np.testing.assert_allclose(pieces["present.0.key"], whole["present.0.key"], rtol=1e-4, atol=1e-4)
 
 
+def test_a_masked_position_stands_for_an_empty_past(triton: client.Client) -> None:
+    decoder = Decoder(triton, "gpt2")
+    empty = decoder.first([PROMPTS[2]])
+    mask = np.concatenate([np.zeros((1, 1), np.int64), empty["attention_mask"]], 1)
+    dummy = {i.name: np.zeros((1, i.shape[1], 1, i.shape[3]), np.float32) for i in decoder.caches}
+    answer = decoder.call({**empty, "attention_mask": mask, **dummy})
+    np.testing.assert_allclose(answer["logits"], decoder.call(empty)["logits"], rtol=1e-4, atol=1e-5)
+
+
+def test_the_loop_of_the_docs_generates(
+    triton: client.Client, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import transformers
+
+    page = Path(__file__).parents[2] / "docs" / "tasks" / "text-generation-onnx.md"
+    code = re.search(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)[1]  # type: ignore[index]
+    own = {"127.0.0.1:8001": triton.target, "openai-community/gpt2": str(folder / "gpt2")}
+    for written, there in own.items():
+        assert written in code
+        code = code.replace(written, there)
+    exec(compile(code, str(page), "exec"), {})
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder / "gpt2")
+    (wanted,) = _generated(folder / "gpt2", [tokenizer("The quick brown fox")["input_ids"]], 20)
+    assert capsys.readouterr().out == tokenizer.decode(wanted) + "\n"
+
+
 def test_requests_of_other_pasts_never_share_a_batch(triton: client.Client) -> None:
     """Equal shapes do, where they follow each other in the queue, which waits for them."""
     decoder = Decoder(triton, "gpt2")
@@ -248,6 +276,58 @@ def test_a_file_with_several_files_of_weights_is_served_as_it_is(
     assert {case.inputs["past_key_values.0.key"].shape[2] for case in stored.cases} == {0, 1, 5, 8}
     with client.connect(f"127.0.0.1:{server_factory(folder / 'theirs').ports.grpc}") as triton:
         assert Decoder(triton, "theirs").generate(PROMPTS[:3], 4) == _generated(folder / "gpt2", PROMPTS[:3], 4)
+
+
+def _sparse(path: Path) -> Path:
+    """Two tables of 1.2 GB, each a file of zeros that takes no room on the disk; what they give is added to the ids."""
+    from onnx import TensorProto, helper
+
+    rows, width = 1 << 20, 288
+    tables = []
+    for part in range(2):
+        file = path.parent / "weights" / f"part-{part}.bin"
+        file.parent.mkdir(exist_ok=True)
+        with file.open("wb") as opened:
+            opened.truncate(rows * width * 4)
+        table = TensorProto(name=f"table_{part}", data_type=TensorProto.FLOAT, dims=[rows, width])
+        table.data_location = TensorProto.EXTERNAL
+        table.external_data.add(key="location", value=f"weights/{file.name}")
+        tables.append(table)
+    nodes = [helper.make_node("Gather", [table.name, "input_ids"], [f"row_{table.name}"]) for table in tables]
+    nodes += [
+        helper.make_node("Cast", ["input_ids"], ["ids"], to=TensorProto.FLOAT),
+        helper.make_node("Unsqueeze", ["ids", "last"], ["column"]),
+        helper.make_node("Sum", ["column", *(f"row_{table.name}" for table in tables)], ["hidden"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "sparse",
+        [helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["batch", "sequence"])],
+        [helper.make_tensor_value_info("hidden", TensorProto.FLOAT, ["batch", "sequence", width])],
+        [*tables, helper.make_tensor("last", TensorProto.INT64, [1], [2])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+@pytest.mark.slow
+def test_weights_beyond_two_gigabytes(tmp_path: Path) -> None:
+    source = _sparse(tmp_path / "large.onnx")
+    whole = spec.Spec.model_validate({"models": [{"source": str(source), "name": "large", "cpus": 1}]})
+    result = pipeline.build(whole, tmp_path / "repository")
+    assert not result.failed, {n: str(e) for n, e in result.failed.items()}
+    assert result.reports["large"]["passed"]
+    version = tmp_path / "repository" / "large" / "1"
+    files = sorted(path.relative_to(version).as_posix() for path in version.rglob("*") if path.is_file())
+    assert files == ["model.onnx", "weights/part-0.bin", "weights/part-1.bin"]
+    assert sum((version / name).stat().st_size for name in files) > 1 << 31
+    onnx_format.check(version / "model.onnx")
+    lowered = onnx_to_onnx.convert(
+        onnx_format.describe(source), tmp_path / "lowered.onnx", opset=15, ir_version=8, progress=None
+    )
+    assert lowered.files == ("lowered.onnx", "lowered.onnx.data")
+    assert (lowered.facts["opset"], lowered.provenance["max_abs_error"]) == (15, {"hidden": 0.0})
 
 
 @pytest.mark.slow
