@@ -24,7 +24,6 @@ class Engine:
         self.loop = asyncio.new_event_loop()
         self.thread = threading.Thread(target=self.loop.run_forever, name="vllm", daemon=True)
         self.thread.start()
-        self.running = set()
         try:
             self.vllm = self.call(self._start(arguments))
         except BaseException:
@@ -42,10 +41,8 @@ class Engine:
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result()
 
     def submit(self, coroutine):
-        """Run the coroutine on the engine's loop; nobody waits for it but ``stop``."""
-        future = asyncio.run_coroutine_threadsafe(coroutine, self.loop)
-        self.running.add(future)
-        future.add_done_callback(self.running.discard)
+        """Run the coroutine on the engine's loop; nobody waits for it."""
+        asyncio.run_coroutine_threadsafe(coroutine, self.loop)
 
     def failure(self):
         """Why the engine cannot answer; None while it can."""
@@ -57,12 +54,18 @@ class Engine:
 
     def stop(self):
         """Cancel what still runs, end vLLM's processes and the thread."""
-        for future in list(self.running):
-            future.cancel()
         try:
-            self.loop.call_soon_threadsafe(self.vllm.shutdown)
+            self.call(self._stop())
         finally:
             self._end_loop()
+
+    async def _stop(self):
+        self.vllm.shutdown()
+        self.vllm = None
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
 
     def _end_loop(self):
         self.loop.call_soon_threadsafe(self.loop.stop)
