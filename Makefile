@@ -10,10 +10,11 @@ export PYTHONDONTWRITEBYTECODE := 1
 # PyTorch's CPU wheels, taken where this index answers; TORCH_INDEX= (empty) takes torch from the default index.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
-.PHONY: help demo test test-slow lint bench example docs architectures errors onnx-suite clean
+.PHONY: help demo demo-llm test test-slow lint bench example docs architectures errors onnx-suite clean
 
 help:
 	@echo "make demo       convert all-MiniLM-L6-v2, serve it, prove it; the report is $(DEMO)/report.json"
+	@echo "make demo-llm   SmolLM2-135M-Instruct by vLLM on the CPU: prove it, stream answers; ENGINE=tensorrt-llm|llmapi for the others"
 	@echo "make test       unit, golden, contract and integration tests"
 	@echo "make test-slow  the slow tests"
 	@echo "make lint       ruff, mypy, import-linter"
@@ -30,6 +31,10 @@ $(VENV)/ready: scripts/environment.py constraints.txt pyproject.toml
 
 demo: $(VENV)/ready
 	@$(BIN)/python scripts/demo.py $(DEMO)
+
+demo-llm: $(VENV)/ready
+	@$(BIN)/python scripts/smollm2.py build/smollm2
+	@$(BIN)/python scripts/demo_llm.py build/smollm2 build/demo-llm $(or $(ENGINE),vllm)
 
 test: $(VENV)/ready
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not gpu" $(ARGS)

@@ -16,6 +16,8 @@ Array = np.ndarray[Any, Any]
 _FLOOR = 0.01
 """Sources whose largest value is smaller count as this large: what is left of a cancellation is no scale."""
 
+_BEFORE, _SHOWN = 16, 24
+"""Bytes that are shown of two strings, before and after they part."""
 _ROUNDING = 5e-6
 """What rounding of fp32 makes of a row's values, by its largest."""
 _COARSEST = 2e-2
@@ -79,6 +81,8 @@ def compare(served: Array, source: Array, where: str) -> Errors:
         return Errors(where=where)
     if is_exact(source):
         unequal = float(np.mean(_plain(served) != _plain(source)))
+        if unequal and source.dtype.kind in "OSU":
+            where = f"{where}: {_difference(_plain(served), _plain(source))}"
         return Errors(unequal, unequal, 1.0 - unequal, where=where)
     a, b = served.astype(np.float64).reshape(-1), source.astype(np.float64).reshape(-1)
     finite = np.isfinite(b)
@@ -141,6 +145,16 @@ def settled(served: Array, source: Array, served_values: Array, source_values: A
 
 def _repeated(entries: list[Any]) -> set[Any]:
     return {entry for entry, count in Counter(entries).items() if count > 1}
+
+
+def _difference(served: Array, source: Array) -> str:
+    """The first strings that differ, from a little before the first byte that does."""
+    pairs = zip(served.reshape(-1), source.reshape(-1), strict=True)
+    mine, theirs = next((bytes(a), bytes(b)) for a, b in pairs if a != b)
+    same = next((i for i, (a, b) in enumerate(zip(mine, theirs, strict=False)) if a != b), min(len(mine), len(theirs)))
+    start = max(0, same - _BEFORE)
+    shown = [part[start : same + _SHOWN].decode("utf-8", errors="replace") for part in (mine, theirs)]
+    return f"{shown[0]!r} served, {shown[1]!r} in the source" + (f" (from byte {start})" if start else "")
 
 
 def _cannot(problem: str, where: str) -> Errors:

@@ -64,6 +64,8 @@ class Proof:
             only real positions are compared, in order.
         ranked: output name -> what orders its entries: those that rounding alone parts may change places
             (:func:`~repo_builder.compare.settled`).
+        streamed: how the responses of a decoupled model make one answer: ``deltas`` (texts are joined) or
+            ``cumulative`` (the last one counts); empty for models with one response.
         reference: who computed the outputs (``sentence-transformers 5.1 on torch 2.13.0``).
     """
 
@@ -74,6 +76,7 @@ class Proof:
     masks: Mapping[str, str] = field(default_factory=dict)
     reference: str = ""
     ranked: Mapping[str, Ranking] = field(default_factory=dict)
+    streamed: str = ""
 
     def inputs(self) -> dict[str, str]:
         """Triton's dtype of every input, by name."""
@@ -104,6 +107,7 @@ def save(proof: Proof, path: Path) -> None:
         "masks": dict(sorted(proof.masks.items())),
         "ranked": {name: asdict(ranking) for name, ranking in sorted(proof.ranked.items())},
         "reference": proof.reference,
+        **({"streamed": proof.streamed} if proof.streamed else {}),
     }
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(zipfile.ZipInfo("proof.json"), json.dumps(head, indent=1))
@@ -148,6 +152,7 @@ def load(path: Path) -> Proof:
             head["masks"],
             head["reference"],
             {name: Ranking(**ranking) for name, ranking in head.get("ranked", {}).items()},
+            head.get("streamed", ""),
         )
     except (OSError, EOFError, zipfile.BadZipFile, zlib.error, KeyError, ValueError, TypeError) as error:
         raise RepositoryError(

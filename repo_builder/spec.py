@@ -412,8 +412,14 @@ def override(spec: Spec, **fields: Any) -> Spec:
     given = {key: value for key, value in fields.items() if value is not None}
     data = spec.model_dump(exclude_unset=True)
     return _validated(
-        {**data, "models": [{**m, **given} for m in data["models"]], "target": target or spec.target}, None
+        {**data, "models": [_laid_over(m, given) for m in data["models"]], "target": target or spec.target}, None
     )
+
+
+def _laid_over(model: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of flags over those of the file; in ``llm`` and ``batching`` option by option."""
+    options = {key: {**model.get(key, {}), **value} for key, value in given.items() if isinstance(value, Mapping)}
+    return {**model, **given, **options}
 
 
 def json_schema(config_schema: Mapping[str, Any]) -> dict[str, Any]:

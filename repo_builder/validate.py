@@ -17,7 +17,7 @@ from repo_builder.errors import InferenceError
 from repo_builder.proof import Arrays, Case, Proof
 
 MODES = ("alone", "batched", "concurrent", "separately")
-_CONCURRENCY = 8
+_CONCURRENCY, _STREAMS = 8, 32
 _NOTHING = "nothing to compare: the source's answers are empty or NaN in every case (give other inputs, `samples:`)"
 Progress = Callable[[str], None]
 
@@ -33,6 +33,7 @@ class ModelReport:
             first case for each output separately).
         latency_ms: p50, p90, p99 and mean of the requests of the mode ``alone``, after one to warm up, as this client
             saw them.
+        first_response_ms: the same until the first response, of models that stream.
         requests: how many requests of each mode were sent.
         refused: the server's messages where it answered with an error.
     """
@@ -45,6 +46,7 @@ class ModelReport:
     requests: dict[str, int] = field(default_factory=dict)
     outputs: dict[str, dict[str, Any]] = field(default_factory=dict)
     latency_ms: dict[str, float] = field(default_factory=dict)
+    first_response_ms: dict[str, float] = field(default_factory=dict)
     refused: list[str] = field(default_factory=list)
 
     def failures(self) -> list[str]:
@@ -62,6 +64,7 @@ def validate(client: Client, proof: Proof, progress: Progress = lambda _: None) 
     report = ModelReport(proof.model, proof.reference, inputs=proof.inputs(), cases=len(proof.cases))
     errors: dict[str, dict[str, Errors]] = {}
     latencies: list[float] = []
+    firsts: list[float] = []
     size = int(client.config(proof.model).max_batch_size) if proof.batched else 0
 
     def send(
@@ -69,7 +72,12 @@ def validate(client: Client, proof: Proof, progress: Progress = lambda _: None) 
     ) -> tuple[dict[str, Errors], float] | str:
         started = time.perf_counter()
         try:
-            served = client.infer(proof.model, _merge([proof.cases[c] for c in rows]), outputs=names)
+            inputs = _merge([proof.cases[c] for c in rows])
+            if proof.streamed:
+                served, first = _whole(client, proof, inputs, names)
+                firsts.append(first)
+            else:
+                served = client.infer(proof.model, inputs, outputs=names)
         except InferenceError as error:
             return f"{_where(rows, mode)}: {error.found}"
         return _measure(proof, rows, served, mode), time.perf_counter() - started
@@ -81,7 +89,8 @@ def validate(client: Client, proof: Proof, progress: Progress = lambda _: None) 
     send(requests["alone"][0], "warm-up")
     for mode in requests:
         progress(f"{len(requests[mode])} requests {mode}")
-        with ThreadPoolExecutor(_CONCURRENCY if mode == "concurrent" else 1) as pool:
+        several = _STREAMS if proof.streamed else _CONCURRENCY
+        with ThreadPoolExecutor(several if mode == "concurrent" else 1) as pool:
             for answer in pool.map(lambda rows, mode=mode: send(rows, mode), requests[mode]):
                 if isinstance(answer, str):
                     report.refused.append(answer)
@@ -97,7 +106,27 @@ def validate(client: Client, proof: Proof, progress: Progress = lambda _: None) 
         _one_by_one(report, proof, errors, send)
     _conclude(report, proof, errors)
     report.latency_ms = _percentiles(latencies)
+    report.first_response_ms = _percentiles(firsts[1 : 1 + len(latencies)])
     return report
+
+
+def _whole(client: Client, proof: Proof, inputs: Arrays, names: Sequence[str]) -> tuple[Arrays, float]:
+    """All responses of a decoupled model as one answer, and the seconds until the first of them."""
+    started, first = time.perf_counter(), 0.0
+    parts: list[Arrays] = []
+    for part in client.stream(proof.model, inputs, outputs=names):
+        first = first or time.perf_counter() - started
+        parts.append(part)
+    answer = {}
+    for name in names:
+        texts = [b"".join(_raw(v) for v in part[name].reshape(-1)) for part in parts if name in part]
+        text = b"".join(texts) if proof.streamed == "deltas" else (texts or [b""])[-1]
+        answer[name] = np.array([text], dtype=object)
+    return answer, first
+
+
+def _raw(value: Any) -> bytes:
+    return value if isinstance(value, bytes) else str(value).encode("utf-8")
 
 
 def _one_by_one(report: ModelReport, proof: Proof, errors: dict[str, dict[str, Errors]], send: Any) -> None:

@@ -12,6 +12,7 @@ import typer
 
 import repo_builder
 from repo_builder.cli import printing
+from repo_builder.cli.chat_command import chat
 
 app = typer.Typer(
     name="repo-builder",
@@ -25,6 +26,7 @@ app = typer.Typer(
 
 bench = typer.Typer(help="Time something on this machine.", no_args_is_help=True)
 app.add_typer(bench, name="bench")
+app.command()(chat)
 toolchain = typer.Typer(help="Environments of frameworks, kept in the cache.", no_args_is_help=True)
 app.add_typer(toolchain, name="toolchain")
 REFUSED = 24
@@ -36,6 +38,9 @@ class Engine(str, Enum):
     torchscript = "torchscript"
     torch_aoti = "torch_aoti"
     tensorrt = "tensorrt"
+    tensorrt_llm = "tensorrt-llm"
+    llmapi = "llmapi"
+    vllm = "vllm"
 
 
 class Precision(str, Enum):
@@ -101,6 +106,14 @@ def build(
     cpus: Annotated[
         int | None, typer.Option(min=1, help="CPU cores to serve with: one instance each; default: this machine's.")
     ] = None,
+    max_batch_size: Annotated[int | None, typer.Option(min=0, help="Largest batch; of LLMs, sequences.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="Of LLMs: auto, float16, bfloat16, float32.")] = None,
+    quantization: Annotated[str | None, typer.Option(help="Of LLMs: fp8, int8_sq, int4_awq, ...")] = None,
+    tp: Annotated[int | None, typer.Option(min=1, help="Of LLMs: tensor parallelism, in GPUs.")] = None,
+    pp: Annotated[int | None, typer.Option(min=1, help="Of LLMs: pipeline parallelism, in GPUs.")] = None,
+    max_input_len: Annotated[int | None, typer.Option(min=1, help="Of LLMs: longest prompt, in tokens.")] = None,
+    max_seq_len: Annotated[int | None, typer.Option(min=1, help="Of LLMs: prompt and answer, in tokens.")] = None,
+    tokenizer: Annotated[str | None, typer.Option(help="Of engine folders: the Hugging Face folder.")] = None,
     trust_pickle: Annotated[
         bool, typer.Option("--trust-pickle", help="Open a pickle of scikit-learn, which runs the code in it.")
     ] = False,
@@ -120,6 +133,16 @@ def build(
     from repo_builder import pipeline
 
     printing.mode(as_json=as_json, quiet=quiet)
+    llm = {
+        "dtype": dtype,
+        "quantization": quantization,
+        "tp": tp,
+        "pp": pp,
+        "max_input_len": max_input_len,
+        "max_seq_len": max_seq_len,
+        "tokenizer": tokenizer,
+    }
+    llm = {option: value for option, value in llm.items() if value is not None}
     with printing.results_apart(), printing.progress() as progress:
         result = pipeline.build(
             model,
@@ -137,6 +160,8 @@ def build(
             name=name,
             exporter=exporter.value if exporter else None,
             cpus=cpus,
+            batching=None if max_batch_size is None else {"max_batch_size": max_batch_size},
+            llm=llm or None,
             trust_pickle=trust_pickle or None,
         )
     if report and not dry_run:

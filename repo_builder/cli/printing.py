@@ -210,8 +210,12 @@ def _instances(chosen: Mapping[str, Any]) -> str:
 def _next(result: Result) -> None:
     name, report = next(iter(result.reports.items()))
     repository = shlex.quote(str(result.repository))
-    options = example_call.options(result.repository, name, report.get("inputs") or {})
-    _out.print(f"\nNext:\n  repo-builder infer {repository} {name} {options}", markup=False)
+    inputs = report.get("inputs") or {}
+    if report.get("first_response_ms"):
+        call = f"chat {repository} --model {name}"
+    else:
+        call = f"infer {repository} {name} {example_call.options(result.repository, name, inputs)}"
+    _out.print(f"\nNext:\n  repo-builder {call}", markup=False)
     _out.print(f"  repo-builder serve {repository}", markup=False)
     _out.print(f"  {_tritonserver(result.repository)}", markup=False)
 

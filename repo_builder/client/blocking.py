@@ -10,8 +10,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from repo_builder.client import batches, readiness, shared_region, streaming
+from repo_builder.client import batches, generation, readiness, shared_region, streaming
 from repo_builder.client.connection import Connection
+from repo_builder.client.generation import Generation
 from repo_builder.client.messages import Options, Parameter, infer_request, outputs_of
 from repo_builder.client.metadata import ModelMetadata, ServerMetadata, model_metadata, server_metadata
 from repo_builder.client.shared_calls import SharedCalls
@@ -22,6 +23,7 @@ from repo_builder.errors import InferenceError, RepoBuilderError
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+    from repo_builder.client.generation import GenerationOptions
     from repo_builder.client.messages import RequestOptions
 
 THREADS = 32
@@ -228,6 +230,29 @@ class Client:
         chosen = Options(**options)
         budget = self._connection.budget(timeout, retries=self._retries(chosen))
         return self._responses(streaming.request(self._request(model, inputs, chosen, budget)), budget)
+
+    def generate(
+        self, model: str, prompt: str | None = None, *, stream: bool = True, **options: Unpack[GenerationOptions]
+    ) -> Generation:
+        """Text from a language model, in any of the layouts that ``build`` writes: iterate over it as it comes.
+
+        Args:
+            prompt: plain text; or ``messages``, one of the two.
+            stream: text as it is generated; otherwise in one piece.
+            messages: a chat, ``[{"role": "user", "content": ...}, ...]``; the model's chat template makes the prompt.
+            max_tokens: most new tokens (default 256).
+            temperature: 0, the default, is greedy search.
+            top_k, top_p, seed: of sampling.
+            stop: texts that end the answer.
+            timeout: seconds for the whole answer.
+
+        Leaving it early (``with``, or ``cancel()``) cancels the request on the server.
+
+        Raises:
+            UsageError: the model generates no text, does not stream, or has no such option.
+            InferenceError: the model's own error, while it is read.
+        """
+        return generation.generate(self, model, prompt, stream=stream, **options)
 
     def _responses(self, request: Any, budget: Budget) -> Iterator[dict[str, Array]]:
         with contextlib.closing(self._connection.stream(request, budget)) as messages:

@@ -28,6 +28,9 @@ EDGES: dict[tuple[str, str], str] = {
     ("torchscript", "torchscript"): "as_it_is",
     ("aoti", "aoti"): "as_it_is",
     ("onnx", "tensorrt_plan"): "onnx_to_tensorrt",
+    ("huggingface", "tensorrt_llm_engine"): "huggingface_to_tensorrt_llm",
+    ("tensorrt_llm_engine", "tensorrt_llm_engine"): "as_it_is",
+    ("huggingface", "huggingface"): "as_it_is",
 }
 """(source format, target format) -> module of this package whose ``convert`` carries a model along that edge."""
 
@@ -36,6 +39,7 @@ FROM_PROGRAM = "torch_to_onnx"
 """The converter that takes a task's program; every other one takes the source itself."""
 
 BEFORE = {"onnx": "onnx", "torchscript": "torchscript", "torch_aoti": "aoti", "tensorrt": "onnx"}
+BEFORE |= {"tensorrt-llm": "tensorrt_llm_engine", "llmapi": "huggingface", "vllm": "huggingface"}
 """By engine: the format that a source is carried to first; a plan is made from ONNX."""
 
 

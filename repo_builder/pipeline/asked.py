@@ -9,9 +9,10 @@ from repo_builder import convert, formats, model_config, releases
 from repo_builder.artifact import Artifact
 from repo_builder.convert import onnx_to_tensorrt
 from repo_builder.errors import ConversionError, RepoBuilderError, SpecError
-from repo_builder.spec import ModelSpec
+from repo_builder.spec import LLM_ENGINES, ModelSpec
 from repo_builder.tasks import plan_model
 
+_GENERATING = ("text2text-generation", "text-generation")
 _OF_IMAGES = ("image-classification", "object-detection")
 
 
@@ -25,10 +26,16 @@ def check(model: ModelSpec, source: Artifact, task: str) -> None:
     first = convert.BEFORE[model.engine]
     exported = convert.edge_name(source.format, first) == convert.FROM_PROGRAM
     chosen = getattr(formats.get(source.format), "CHOOSES_OUTPUTS", False)
-    if model.engine == "tensorrt" and task == "text2text-generation":
+    if model.engine in LLM_ENGINES and task != "text-generation":
+        raise ConversionError(
+            f"the engine {model.engine} was asked for, and the task {task}",
+            expected="the task text-generation, which is all that it serves",
+            mend="leave task out, or take engine onnx",
+        )
+    if model.engine == "tensorrt" and task in _GENERATING:
         raise ConversionError(
             f"the task {task} makes no TensorRT plans: its decoder's cache grows with every token",
-            expected="engine onnx for this task",
+            expected="engine onnx for this task" + (", or tensorrt-llm" if task == "text-generation" else ""),
             mend="leave engine out",
         )
     taken = f"the {source.format} file is served as it is, nothing is exported"

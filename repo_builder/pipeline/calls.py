@@ -150,7 +150,7 @@ def serve(
     """
     if not repository.is_dir():
         raise SourceMissingError(f"there is no folder {repository}", expected="a model repository", stage="serve")
-    release = _target(repository, target)
+    release = target_of(repository, target)
     grpc, http, metrics = ports
     with contextlib.ExitStack() as held:
         known, left_out = held.enter_context(serving.as_embedded_knows(repository))
@@ -198,8 +198,8 @@ def infer(
             f"{repository.name} has no model {model!r}{nearest(model, list(found))}",
             expected="one of " + ", ".join(found) if found else "a repository: folders with a config.pbtxt",
         )
-    names = _with_steps(model, found)
-    release = _target(repository, None)
+    names = with_steps(model, found)
+    release = target_of(repository)
     with (
         serving.serve(repository, release, "embedded", names, progress) as served,
         client.connect(served.url) as connection,
@@ -215,7 +215,7 @@ def validate_all(
     if not repository.is_dir():
         raise SourceMissingError(f"there is no folder {repository}", expected="a model repository", stage="validate")
     proofs = serving.stored_proofs(repository)
-    release = _target(repository, target)
+    release = target_of(repository, target)
     again = _recomputed(resolve(source), proofs, release, progress) if source else {}
     found = serving.configs(repository)
     models = [m for _, record in proofs.values() for m in record.models]
@@ -259,7 +259,7 @@ def _recomputed(
     return again
 
 
-def _target(repository: Path, asked: str | None) -> releases.Release:
+def target_of(repository: Path, asked: str | None = None) -> releases.Release:
     """The asked release, else the one that the repository was built for, else the newest."""
     if asked:
         return releases.release(asked)
@@ -267,7 +267,7 @@ def _target(repository: Path, asked: str | None) -> releases.Release:
     return releases.release(max(built)) if built else releases.newest()
 
 
-def _with_steps(model: str, found: Mapping[str, Any]) -> list[str]:
+def with_steps(model: str, found: Mapping[str, Any]) -> list[str]:
     """The model, the steps of its ensemble, and the models that its parameters name: those that it calls itself."""
     names = [model]
     for name in names:  # it grows

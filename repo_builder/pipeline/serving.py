@@ -49,12 +49,16 @@ class Served:
 def prove(
     repository: Path, units: Sequence[Unit], release: releases.Release, where: str, progress: Progress
 ) -> dict[str, dict[str, Any]]:
-    """Serve a repository and validate every unit; reports by unit."""
+    """Serve a repository and validate every unit; reports by unit. Units without a proof are not loaded."""
+    without = unproven([unit for unit in units if unit.proof is None], release)
+    units = [unit for unit in units if unit.proof is not None]
+    if not units:
+        return without
     models = [model.name for unit in units for model in unit.models]
     for unit in units:
         progress(unit.name, "serve")
     with serve(repository, release, where, models, lambda said: progress(units[0].name, f"serve: {said}")) as served:
-        return {
+        return without | {
             unit.name: report(unit.name, unit.proof, served, release, unit.facts, unit_backends(unit), progress)
             for unit in units
             if unit.proof is not None
@@ -212,7 +216,10 @@ def unproven(units: Sequence[Unit], release: releases.Release) -> dict[str, dict
             "passed": None,
             "failures": [],
             "inputs": unit.proof.inputs() if unit.proof else {},
-            "limits": ["not served: built with --no-verify", *unchecked_plans(release, unit.facts)],
+            "limits": [
+                "not served: " + ("built with --no-verify" if unit.proof else "nobody can compute the reference"),
+                *unchecked_plans(release, unit.facts),
+            ],
             "target": release.name,
             "repo_builder": repo_builder.__version__,
             **{k: unit.facts[k] for k in ("task", "engine", "source", "instances") if k in unit.facts},

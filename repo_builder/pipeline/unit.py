@@ -7,6 +7,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any, cast
@@ -18,7 +19,7 @@ from repo_builder.formats.batch import prove_batch
 from repo_builder.formats.torch_program import TorchProgram
 from repo_builder.pipeline import plans
 from repo_builder.repository.plan import Unit
-from repo_builder.spec import ModelSpec
+from repo_builder.spec import LLM_ENGINES, ModelSpec
 from repo_builder.tasks import instances
 
 Progress = Callable[[str, str], None]
@@ -129,7 +130,11 @@ def make(
         edge = convert.edge_name(source.format, convert.BEFORE[model.engine])
         program: Programs = task.head(source, model) if edge == convert.FROM_PROGRAM else None
         now("convert")
-        engine = _engines(model, source, program, release, work, lambda what: progress(name, f"convert: {what}"), built)
+        tell = lambda what: progress(name, f"convert: {what}")  # noqa: E731
+        if model.engine in LLM_ENGINES:
+            engine: Engines = _language_engine(model, source, release, work, tell)
+        else:
+            engine = _engines(model, source, program, release, work, tell, built)
         now("plan")
         _check_axes(model, engine, _text_axes(model) if source.format == "huggingface" else None)
         planned = task.models(model, source, cast(Any, engine))
@@ -170,6 +175,7 @@ def make(
         "engine": _engine_facts(engine),
         "instances": {one.name: found for one in planned if (found := instances.chosen(one.config))},
         "target": release.name,
+        **(task.facts(model, source, engine) if hasattr(task, "facts") else {}),
     }
     return Unit(name, own_key, planned, proof, facts)
 
@@ -228,6 +234,18 @@ def _engine(
     if model.engine == "tensorrt" and built is not None:
         return plans.as_built(proved, *built, work / "indices.onnx")
     return plan.make(proved, work / "model.plan", progress) if plan else proved
+
+
+def _language_engine(
+    model: ModelSpec, source: Artifact, release: releases.Release, work: Path, progress: Callable[[str], None]
+) -> Artifact:
+    """What TensorRT-LLM or vLLM serves: the folder itself, or an engine built of it, where that can be built here."""
+    edge = convert.edge(source.format, convert.BEFORE[model.engine])
+    if convert.edge_name(source.format, convert.BEFORE[model.engine]) == "as_it_is":
+        engine = source
+    else:
+        engine = cast(Artifact, edge.convert(source, work, model=model, release=release, progress=progress))
+    return replace(engine, facts={**engine.facts, "target": release.name})
 
 
 def _engine_facts(engine: Engines) -> dict[str, Any]:

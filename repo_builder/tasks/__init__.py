@@ -11,7 +11,7 @@ from repo_builder.errors import UnknownTaskError, nearest
 from repo_builder.formats.torch_program import TorchProgram
 from repo_builder.planned import PlannedModel
 from repo_builder.proof import Proof
-from repo_builder.spec import ModelSpec
+from repo_builder.spec import LLM_ENGINES, ModelSpec
 from repo_builder.tasks import steps
 
 
@@ -36,8 +36,8 @@ class Task(Protocol):
     def models(self, model: ModelSpec, source: Artifact, engine: Artifact) -> tuple[PlannedModel, ...]:
         """The Triton models; the first is the public one."""
 
-    def proof(self, model: ModelSpec, source: Artifact, engine: Artifact, program: TorchProgram | None) -> Proof:
-        """The cases, with outputs computed by the source model."""
+    def proof(self, model: ModelSpec, source: Artifact, engine: Artifact, program: TorchProgram | None) -> Proof | None:
+        """The cases, with outputs computed by the source model; None where nobody can compute them."""
 
 
 TASKS: dict[str, str] = {
@@ -52,6 +52,7 @@ TASKS: dict[str, str] = {
     "zero-shot-classification": "repo_builder.tasks.zero_shot_classification",
     "fill-mask": "repo_builder.tasks.fill_mask",
     "text2text-generation": "repo_builder.tasks.text2text_generation",
+    "text-generation": "repo_builder.tasks.text_generation",
     "image-classification": "repo_builder.tasks.image_classification",
     "object-detection": "repo_builder.tasks.object_detection",
 }
@@ -81,6 +82,8 @@ def choose(model: ModelSpec, source: Artifact) -> tuple[Task, str]:
             what the task's ``check`` raises.
     """
     name, why = (model.task, "asked for") if model.task else guess(source)
+    if not model.task and model.engine in LLM_ENGINES:
+        name, why = "text-generation", f"the engine {model.engine} serves nothing else"
     if not model.task and model.image and source.format != "huggingface":
         name, why = "image-classification", "the spec has `image:`"
     task = get(name)

@@ -241,7 +241,7 @@ def test_flags():
 def test_mistakes_in_flags_name_no_line():
     with pytest.raises(SpecError) as caught:
         spec.from_flags("m.onnx", engine="caffe")
-    known = "'onnx', 'torchscript', 'torch_aoti' or 'tensorrt'"
+    known = "'onnx', 'torchscript', 'torch_aoti', 'tensorrt', 'tensorrt-llm', 'llmapi' or 'vllm'"
     assert caught.value.found == f"engine: Input should be {known}, found 'caffe'"
     assert caught.value.mend == "see `repo-builder build --help`"
 
@@ -322,3 +322,17 @@ def test_options_of_tensorrt_belong_to_its_engine():
     for key in ("refit", "strip_weights", "weight_streaming", "dla"):
         with pytest.raises(SpecError, match=f"{key}: Triton's tensorrt backend has no call for it"):
             spec.from_flags("m.onnx", engine="tensorrt", tensorrt={key: True})
+
+
+def test_options_of_language_models_need_an_engine_that_serves_them():
+    with pytest.raises(SpecError, match="llm: has no effect on the engine onnx"):
+        spec.from_flags("folder", llm={"tp": 2})
+    model = spec.from_flags("folder", engine="vllm", llm={"tp": 2}).models[0]
+    assert (model.llm.tp, model.llm.pp) == (2, 1)
+
+
+def test_flags_lie_over_the_file_s_options_one_by_one():
+    file = spec.from_flags("folder", engine="vllm", llm={"tp": 2, "dtype": "float16"}, batching={"max_batch_size": 4})
+    over = spec.override(file, llm={"dtype": "bfloat16"}, batching={"dynamic": False}).models[0]
+    assert (over.llm.tp, over.llm.dtype) == (2, "bfloat16")
+    assert (over.batching.max_batch_size, over.batching.dynamic) == (4, False)
