@@ -14,14 +14,14 @@ from typing import Any
 import repo_builder
 from repo_builder import client, model_config, proof, releases, render, server, validate
 from repo_builder.artifact import file_digest
-from repo_builder.errors import RepositoryError, ServerStartError, TargetError
+from repo_builder.errors import RepositoryError, ServerStartError, SourceMissingError, TargetError
 from repo_builder.repository import manifest
 from repo_builder.repository.layout import Layout
 from repo_builder.repository.plan import Unit
 from repo_builder.tensorrt import versions
 
 Progress = Callable[[str, str], None]
-STAND_INS = ("onnxruntime", "pytorch", "tensorrt")
+STAND_INS = ("onnxruntime", "pytorch", "tensorrt", "tensorrtllm")
 """Backends that the embedded server serves by a Python stand-in for the compiled one."""
 _OWN_BACKEND = ("torch_aoti",)
 """Platforms whose stand-in is a backend of that name."""
@@ -57,7 +57,9 @@ def prove(
     models = [model.name for unit in units for model in unit.models]
     for unit in units:
         progress(unit.name, "serve")
-    with serve(repository, release, where, models, lambda said: progress(units[0].name, f"serve: {said}")) as served:
+    tell = lambda said: progress(units[0].name, f"serve: {said}")  # noqa: E731
+    found = {unit.name: (unit.facts, [model.name for model in unit.models]) for unit in units}
+    with serve(repository, release, where, models, tell, _checkpoints(repository, found)) as served:
         return without | {
             unit.name: report(unit.name, unit.proof, served, release, unit.facts, unit_backends(unit), progress)
             for unit in units
@@ -72,11 +74,15 @@ def serve(
     where: str,
     models: Sequence[str] = (),
     progress: Callable[[str], None] | None = None,
+    checkpoints: Mapping[str, Path] | None = None,
 ) -> Iterator[Served]:
-    """A server for a repository: ``embedded``, ``docker``, or the address of one that already reads it."""
+    """A server for a repository: ``embedded``, ``docker``, or the address of one that already reads it.
+
+    ``checkpoints``: see ``as_embedded_knows``.
+    """
     if where == "embedded":
         with (
-            as_embedded_knows(repository, models) as (known, left_out),
+            as_embedded_knows(repository, models, checkpoints) as (known, left_out),
             server.start(known, models=models, onnxruntime=runtime(release), progress=progress) as running,
         ):
             yield Served(running.url, "embedded", running.versions, left_out)
@@ -91,18 +97,25 @@ def serve(
 
 
 @contextlib.contextmanager
-def as_embedded_knows(repository: Path, models: Sequence[str] = ()) -> Iterator[tuple[Path, dict[str, list[str]]]]:
+def as_embedded_knows(
+    repository: Path, models: Sequence[str] = (), checkpoints: Mapping[str, Path] | None = None
+) -> Iterator[tuple[Path, dict[str, list[str]]]]:
     """The repository itself, or one of links to it whose configs lack the fields that the embedded server refuses.
 
     Of ``_OWN_BACKEND`` platforms they name the stand-in's own backend: this release's core refuses the pair, and takes
     any platform of a backend that it does not know (model_config_utils.cc, ValidateModelConfig).
+
+    Args:
+        checkpoints: by model, the Hugging Face folder that its stand-in generates from: ``checkpoint`` in its version
+            folders. Default: those that the manifest remembers.
     """
+    beside = _remembered(repository) if checkpoints is None else checkpoints
     embedded = releases.embedded()
     found = configs(repository, models)
     unknown = {name: releases.unknown_fields(embedded, config) for name, config in found.items()}
     left_out = {name: fields for name, fields in unknown.items() if fields}
     apart = {name for name, config in found.items() if config.platform in _OWN_BACKEND}
-    if not left_out and not apart:
+    if not left_out and not apart and not beside:
         yield repository, {}
         return
     with tempfile.TemporaryDirectory(prefix="repo_builder-") as folder:
@@ -110,7 +123,12 @@ def as_embedded_knows(repository: Path, models: Sequence[str] = ()) -> Iterator[
             copy = Path(folder) / model.name
             copy.mkdir()
             for entry in model.iterdir():
-                if entry.name != "config.pbtxt" or model.name not in {*left_out, *apart}:
+                if model.name in beside and entry.is_dir() and entry.name.isdigit():
+                    (copy / entry.name).mkdir()
+                    for file in entry.iterdir():
+                        (copy / entry.name / file.name).symlink_to(file.resolve())
+                    (copy / entry.name / "checkpoint").symlink_to(beside[model.name])
+                elif entry.name != "config.pbtxt" or model.name not in {*left_out, *apart}:
                     (copy / entry.name).symlink_to(entry.resolve())
             if model.name in {*left_out, *apart}:
                 known = model_config.without(found[model.name], left_out.get(model.name, []))
@@ -118,6 +136,37 @@ def as_embedded_knows(repository: Path, models: Sequence[str] = ()) -> Iterator[
                     known.backend = known.platform
                 (copy / "config.pbtxt").write_text(render.render_config(known), encoding="utf-8")
         yield Path(folder), left_out
+
+
+def _remembered(repository: Path) -> dict[str, Path]:
+    return _checkpoints(repository, {name: (one.facts, one.models) for name, one in units(repository).items()})
+
+
+def _checkpoints(repository: Path, found: Mapping[str, tuple[Mapping[str, Any], Sequence[str]]]) -> dict[str, Path]:
+    """By model of the backend ``tensorrtllm``: what its stand-in is served from.
+
+    Args:
+        found: facts and models by unit.
+
+    Raises:
+        SourceMissingError: the folder is gone.
+    """
+    held = {}
+    for name, (facts, models) in found.items():
+        folder = Path(str(facts.get("checkpoint") or ""))
+        if not facts.get("checkpoint"):
+            continue
+        if not (folder / "config.json").is_file():
+            raise SourceMissingError(
+                f"{folder} is gone, from which the stand-in of TensorRT-LLM's engine is served",
+                expected="the Hugging Face folder that the repository was built from",
+                mend="build it again from where the folder is now, or serve it with TensorRT-LLM",
+                stage="serve",
+                model=name,
+            )
+        own = configs(repository, models)
+        held |= {model: folder for model, config in own.items() if config.backend == "tensorrtllm"}
+    return held
 
 
 def report(
@@ -205,7 +254,9 @@ def unchecked_plans(release: releases.Release, facts: Mapping[str, Any]) -> list
     parts = [part for one in (engine, *sides) for part in (one, *(one.get("parts") or {}).values())]
     built = dict.fromkeys(str(part["tensorrt"]) for part in parts if part.get("tensorrt"))
     untold = dict.fromkeys(str(part["untold"]) for part in parts if part.get("untold"))
-    return [*filter(None, (versions.unchecked(release.name, version) for version in built)), *untold]
+    unchecked = filter(None, (versions.unchecked(release.name, version) for version in built))
+    absent = ["the engine is not built yet: build_engine.sh builds it where TensorRT-LLM is"]
+    return [*unchecked, *untold, *(absent if facts.get("built") is False else [])]
 
 
 def unproven(units: Sequence[Unit], release: releases.Release) -> dict[str, dict[str, Any]]:

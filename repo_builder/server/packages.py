@@ -72,7 +72,10 @@ VLLM = Packages(
     exit_seconds=60,
 )
 
-PACKAGES: Mapping[str, Packages] = {"pytorch": Packages((TORCH,)), "vllm": VLLM}
+TENSORRTLLM = Packages((TORCH, "transformers==5.19.0"))
+"""Of the stand-in of TensorRT-LLM's backend."""
+
+PACKAGES: Mapping[str, Packages] = {"pytorch": Packages((TORCH,)), "tensorrtllm": TENSORRTLLM, "vllm": VLLM}
 """By the name of the backend; the others need none."""
 
 
