@@ -151,7 +151,7 @@ def _checkpoints(repository: Path, found: Mapping[str, tuple[Mapping[str, Any], 
     Raises:
         SourceMissingError: the folder is gone.
     """
-    held = {}
+    held: dict[str, Path] = {}
     for name, (facts, models) in found.items():
         folder = Path(str(facts.get("checkpoint") or ""))
         if not facts.get("checkpoint"):

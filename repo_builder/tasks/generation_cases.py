@@ -54,14 +54,23 @@ class Answers:
     reference: str
 
 
-def answers(
-    model: ModelSpec, source: Artifact, language: LanguageModel, tokens: LlmTokens, *, dtype: str, longest: int
-) -> Answers:
-    """transformers' greedy answers in fp32, each prompt alone.
+@dataclass(frozen=True)
+class Limits:
+    """What the engine takes.
 
-    Args:
-        dtype: what the engine computes in; says how near a tie may be (``MARGINS``).
-        longest: tokens of prompt and answer together that the engine takes.
+    Attributes:
+        dtype: what it computes in; says how near a tie may be (``MARGINS``).
+        prompt: tokens of a prompt.
+        whole: tokens of prompt and answer together.
+    """
+
+    dtype: str
+    prompt: int
+    whole: int
+
+
+def answers(model: ModelSpec, source: Artifact, language: LanguageModel, tokens: LlmTokens, limits: Limits) -> Answers:
+    """transformers' greedy answers in fp32, each prompt alone.
 
     Raises:
         SpecError: no prompt leaves anything to compare.
@@ -81,10 +90,10 @@ def answers(
             wanted.append(("", chat, tokens.encode(tokens.prompt(chat), add_special_tokens=False)))
     found, cut = [], 0
     for number, (prompt, messages, ids) in enumerate(wanted):
-        limit = min(LONG_ANSWER if number % LONG_EVERY == 0 else NEW_TOKENS, longest - len(ids))
-        if not ids or limit < 1:
+        limit = min(LONG_ANSWER if number % LONG_EVERY == 0 else NEW_TOKENS, limits.whole - len(ids))
+        if not ids or limit < 1 or len(ids) > limits.prompt:
             continue
-        new, whole = _greedy(torch, generator, ids, limit, language.end_ids, MARGINS[dtype])
+        new, whole = _greedy(torch, generator, ids, limit, language.end_ids, MARGINS[limits.dtype])
         kept = _whole_characters(tokens, ids, new)
         cut += not whole
         if kept:
@@ -93,7 +102,7 @@ def answers(
     if not found:
         raise SpecError(
             "no prompt has an answer that can be compared: all end at once, are too long, or begin with a near tie",
-            expected=f"prompts of less than {longest} tokens with an answer",
+            expected=f"prompts of at most {min(limits.prompt, limits.whole - 1)} tokens with an answer",
             mend="name others (samples.texts), or build with --no-verify",
             stage="reference",
         )

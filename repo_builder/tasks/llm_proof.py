@@ -12,7 +12,7 @@ from repo_builder.llm.source import LanguageModel
 from repo_builder.proof import Case, Proof, Tolerance
 from repo_builder.spec import ModelSpec
 from repo_builder.tasks import generation_cases
-from repo_builder.tasks.generation_cases import Answered
+from repo_builder.tasks.generation_cases import Answered, Limits
 from repo_builder.tasks.llm_tokens import LlmTokens
 
 OUTPUT = "text_output"
@@ -20,17 +20,14 @@ _PARTS = {"tensorrt-llm": "deltas", "vllm": "deltas", "llmapi": "cumulative"}
 """How each layout's responses make an answer."""
 
 
-def proof(
-    model: ModelSpec, source: Artifact, language: LanguageModel, tokens: LlmTokens, *, dtype: str, longest: int
-) -> Proof:
+def proof(model: ModelSpec, source: Artifact, language: LanguageModel, tokens: LlmTokens, limits: Limits) -> Proof:
     """Each prompt alone, as transformers' greedy search continues it.
 
     Args:
         source: the Hugging Face folder.
-        dtype: what the engine computes in.
-        longest: tokens of prompt and answer together.
+        limits: of the engine.
     """
-    found = generation_cases.answers(model, source, language, tokens, dtype=dtype, longest=longest)
+    found = generation_cases.answers(model, source, language, tokens, limits)
     made = {"tensorrt-llm": _engine_path, "vllm": _vllm, "llmapi": _llmapi}[model.engine]
     cases = tuple(made(one, model, tokens) for one in found.cases)
     streamed = _PARTS[model.engine] if model.llm.decoupled else ""

@@ -21,7 +21,7 @@ from repo_builder.planned import PlannedModel
 from repo_builder.proof import Proof
 from repo_builder.spec import LLM_ENGINES, ModelSpec
 from repo_builder.tasks import causal_lm, llm_layouts, llm_proof, llm_tokens
-from repo_builder.tasks.generation_cases import MARGINS
+from repo_builder.tasks.generation_cases import MARGINS, Limits
 from repo_builder.tasks.llm_tokens import LlmTokens
 
 NAME = "text-generation"
@@ -83,8 +83,7 @@ def proof(model: ModelSpec, source: Artifact, engine: Artifact, program: TorchPr
     if found is None:
         return None
     language = _language(model, source)
-    dtype, longest = _limits(model, language, engine)
-    return llm_proof.proof(model, found, language, _tokens(model, language), dtype=dtype, longest=longest)
+    return llm_proof.proof(model, found, language, _tokens(model, language), _limits(model, language, engine))
 
 
 def _language(model: ModelSpec, source: Artifact) -> LanguageModel:
@@ -116,15 +115,16 @@ def _tokens(model: ModelSpec, language: LanguageModel) -> LlmTokens:
     return llm_tokens.tokens(language.folder, language, trust_remote_code=model.trust_remote_code)
 
 
-def _limits(model: ModelSpec, language: LanguageModel, engine: Artifact) -> tuple[str, int]:
-    """What the engine computes in, and how many tokens of prompt and answer it takes."""
+def _limits(model: ModelSpec, language: LanguageModel, engine: Artifact) -> Limits:
     positions = language.max_positions or UNLIMITED
     if model.engine == "tensorrt-llm":
         settings = EngineSettings(**engine.facts["engine"])
-        return settings.dtype, min(settings.longest_prompt, settings.max_seq_len, positions)
+        whole = min(settings.max_seq_len, positions)
+        return Limits(settings.dtype, min(model.llm.max_input_len or whole, settings.longest_prompt), whole)
     halved = "bfloat16" if language.dtype in ("float32", "") else language.dtype  # what both make of auto
     asked = model.llm.dtype if model.llm.dtype != "auto" else halved
-    return asked if asked in MARGINS else "float32", min(model.llm.max_seq_len or positions, positions)
+    whole = min(model.llm.max_seq_len or positions, positions)
+    return Limits(asked if asked in MARGINS else "float32", min(model.llm.max_input_len or whole, whole), whole)
 
 
 def _release(engine: Artifact) -> releases.Release:
