@@ -113,7 +113,7 @@ class Generation:
 
     def _read(self) -> Generator[str, None, None]:
         decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        sent, complete = "", False
+        sent, rest, complete = "", "", False
         try:
             for outputs in self._parts:
                 raw = _bytes(outputs)
@@ -126,7 +126,7 @@ class Generation:
                 else:
                     piece, rest = decoder.decode(raw), ""
                 yield from self._came(piece)
-            yield from self._came(rest if self._cumulative and self.responses else decoder.decode(b"", final=True))
+            yield from self._came(rest if self._cumulative else decoder.decode(b"", final=True))
             complete = True
         finally:
             self.cancelled = not complete

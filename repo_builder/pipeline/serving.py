@@ -28,6 +28,7 @@ _OWN_BACKEND = ("torch_aoti",)
 _STAND_IN = "model.py"
 """The ``runtime`` in the config of a model whose backend is Python, as the server reports it; a library's otherwise."""
 
+_STAND_IN_PACKAGE = "a stand-in served for the Python package tensorrt_llm: the tokens are transformers'"
 STAGED = ("embedded", "docker")
 """Servers of our own: they serve the staged repository, before it replaces the old one."""
 
@@ -198,6 +199,7 @@ def report(
         },
         "backends": {m: f"{b} (Python stand-in)" if m in stand_ins else b for m, b in backends.items()},
         "limits": limits(served, release, metadata.version, {backends[m] for m in stand_ins}, backends)
+        + ([_STAND_IN_PACKAGE] if served.kind == "embedded" and facts.get("stand_in_package") else [])
         + ([] if served.kind == "docker" else unchecked_plans(release, facts)),
         "target": release.name,
         "repo_builder": repo_builder.__version__,

@@ -9,6 +9,8 @@ import tempfile
 from pathlib import Path
 
 STAND_INS = Path(__file__).parent / "backends"
+PACKAGES = Path(__file__).parent / "stand_ins"
+"""Python packages that stand in for others: beside the Python backend's own, which its models find."""
 _WORKER = Path(__file__).parent.parent / "tensorrt" / "worker"
 _NAMES = ("allocator.py", "cuda.py", "profile_values.py")
 SHARED = {f"tensorrt/tensorrt_stand_in/{name}": _WORKER / name for name in _NAMES}
@@ -28,7 +30,8 @@ def make(environment: Path, python: str, libpython: Path) -> Path:
     """
     digest = hashlib.sha256(str(libpython).encode())
     own = {path.relative_to(STAND_INS).as_posix(): path for path in STAND_INS.rglob("*.py")}
-    for place, path in sorted({**own, **SHARED}.items()):
+    packages = {f"python/{path.relative_to(PACKAGES).as_posix()}": path for path in PACKAGES.rglob("*.py")}
+    for place, path in sorted({**own, **packages, **SHARED}.items()):
         digest.update(f"\0{place}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
     final = environment / f"backends-{digest.hexdigest()[:12]}"
     if final.is_dir():
@@ -42,6 +45,7 @@ def make(environment: Path, python: str, libpython: Path) -> Path:
         (made / "python" / stub.name).write_bytes(stub.read_bytes())
         (made / "python" / stub.name).chmod(0o755)
         shutil.copytree(STAND_INS, made, ignore=compiled, dirs_exist_ok=True)
+        shutil.copytree(PACKAGES, made / "python", ignore=compiled, dirs_exist_ok=True)
         for place, path in SHARED.items():
             shutil.copyfile(path, made / place)
         (made / "lib").mkdir()

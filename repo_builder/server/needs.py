@@ -24,6 +24,8 @@ VERSION_COMPATIBLE = "backend-config.tensorrt.version-compatible"
 PLUGINS = "backend-config.tensorrt.plugins"
 """Parameter of a plan with plugins: names of the libraries in its version folders, with ``;`` between them."""
 
+LLM_API = "llmapi"
+"""Told as a backend of Python models on TensorRT-LLM's LLM API: those with ``model.yaml`` in a version folder."""
 _FILES = {"model.onnx": "onnxruntime", "model.pt": "pytorch", "model.plan": "tensorrt", "model.py": "python"}
 
 
@@ -32,7 +34,12 @@ def backends(repository: Path, models: Sequence[str] = ()) -> frozenset[str]:
 
     A config that cannot be parsed adds nothing: the server says in its own words what is wrong with it.
     """
-    return frozenset(filter(None, (_backend(folder, config) for folder, config in _needed(repository, models))))
+    found = set()
+    for folder, config in _needed(repository, models):
+        found.add(_backend(folder, config))
+        if "model.yaml" in _version_files(folder) and _backend(folder, config) == "python":
+            found.add(LLM_API)
+    return frozenset(filter(None, found))
 
 
 def backend_options(repository: Path, models: Sequence[str] = (), *, mounted: str | None = None) -> tuple[str, ...]:

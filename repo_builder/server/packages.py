@@ -72,10 +72,15 @@ VLLM = Packages(
     exit_seconds=60,
 )
 
-TENSORRTLLM = Packages((TORCH, "transformers==5.19.0"))
-"""Of the stand-in of TensorRT-LLM's backend."""
+TRANSFORMERS = Packages((TORCH, "transformers==5.19.0"))
+"""Of the stand-ins of TensorRT-LLM: its backend and its Python package."""
 
-PACKAGES: Mapping[str, Packages] = {"pytorch": Packages((TORCH,)), "tensorrtllm": TENSORRTLLM, "vllm": VLLM}
+PACKAGES: Mapping[str, Packages] = {
+    "pytorch": Packages((TORCH,)),
+    "tensorrtllm": TRANSFORMERS,
+    "llmapi": TRANSFORMERS,
+    "vllm": VLLM,
+}
 """By the name of the backend; the others need none."""
 
 

@@ -62,11 +62,13 @@ class Limits:
         dtype: what it computes in; says how near a tie may be (``MARGINS``).
         prompt: tokens of a prompt.
         whole: tokens of prompt and answer together.
+        bos: text that the engine's own tokenizer puts in front of every prompt, rendered ones too; empty for none.
     """
 
     dtype: str
     prompt: int
     whole: int
+    bos: str = ""
 
 
 def answers(model: ModelSpec, source: Artifact, language: LanguageModel, tokens: LlmTokens, limits: Limits) -> Answers:
@@ -87,7 +89,9 @@ def answers(model: ModelSpec, source: Artifact, language: LanguageModel, tokens:
         wanted.append((text, (), tokens.encode(text)))
         if language.chat_template and number < PROMPTS // 4:
             chat: tuple[dict[str, str], ...] = ({"role": "user", "content": text},)
-            wanted.append(("", chat, tokens.encode(tokens.prompt(chat), add_special_tokens=False)))
+            rendered = tokens.prompt(chat)
+            if rendered.startswith(limits.bos):
+                wanted.append(("", chat, tokens.encode(rendered, add_special_tokens=False)))
     found, cut = [], 0
     for number, (prompt, messages, ids) in enumerate(wanted):
         limit = min(LONG_ANSWER if number % LONG_EVERY == 0 else NEW_TOKENS, limits.whole - len(ids))
@@ -106,8 +110,11 @@ def answers(model: ModelSpec, source: Artifact, language: LanguageModel, tokens:
             mend="name others (samples.texts), or build with --no-verify",
             stage="reference",
         )
+    without = language.chat_template and not any(messages for _, messages, _ in wanted)
     said = f"transformers {transformers.__version__} on torch {torch.__version__}, fp32, greedy, each prompt alone"
-    return Answers(tuple(found), cut, said + (f"; {cut} answers compared up to a near tie" if cut else ""))
+    said += f"; {cut} answers compared up to a near tie" if cut else ""
+    said += "; no chat: the engine puts a BOS in front that the chat template does not write" if without else ""
+    return Answers(tuple(found), cut, said)
 
 
 def _greedy(

@@ -6,6 +6,7 @@ With the engine onnx: one step of the model with its KV cache as tensors (:mod:`
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,11 @@ def proof(model: ModelSpec, source: Artifact, engine: Artifact, program: TorchPr
     if found is None:
         return None
     language = _language(model, source)
-    return llm_proof.proof(model, found, language, _tokens(model, language), _limits(model, language, engine))
+    tokens = _tokens(model, language)
+    limits = _limits(model, language, engine)
+    if model.engine != "tensorrt-llm":
+        limits = replace(limits, bos=tokens.chat.get("bos_text", ""))
+    return llm_proof.proof(model, found, language, tokens, limits)
 
 
 def _language(model: ModelSpec, source: Artifact) -> LanguageModel:
@@ -104,7 +109,9 @@ def weights(model: ModelSpec, source: Artifact) -> Artifact | None:
 
 
 def facts(model: ModelSpec, source: Artifact, engine: Artifact) -> Mapping[str, Any]:
-    """What the stand-in of TensorRT-LLM's engine is served from, for the embedded server."""
+    """What the embedded server and its reports need to know of the stand-ins of TensorRT-LLM."""
+    if model.engine == "llmapi":
+        return {"stand_in_package": "tensorrt_llm"}
     if model.engine != "tensorrt-llm":
         return {}
     found = weights(model, source)

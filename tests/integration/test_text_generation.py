@@ -189,3 +189,42 @@ def test_a_build_with_nothing_to_do_does_nothing(built: pipeline.Result, folder:
         batching={"max_batch_size": 8}, llm={"max_seq_len": 256, "max_input_len": 128}, dry_run=True,
     )  # fmt: skip
     assert [step.unchanged for step in again.steps] == [True]
+
+
+@pytest.fixture(scope="module")
+def api(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[client.Client]:
+    """The layout llmapi, on the stand-in of the Python package tensorrt_llm."""
+    out = tmp_path_factory.mktemp("api") / "models"
+    result = pipeline.build(str(folder), out, name="api", engine="llmapi", target="26.07", llm={"dtype": "float32"})
+    result.raise_failed()
+    limits = result.reports["api"]["limits"]
+    assert any("a stand-in served for the Python package tensorrt_llm" in one for one in limits)
+    assert "no chat: the engine puts a BOS in front" in result.reports["api"]["reference"]
+    with pipeline.serve(out, target=None, ports=(0, 0, 0)) as running, client.connect(running.url) as connected:
+        connected.wait_ready()
+        yield connected
+
+
+def test_the_llm_api_streams_the_same_text(api: client.Client, greedy: Callable[..., tuple[list[int], str]]) -> None:
+    for prompt in PROMPTS:
+        answer = api.generate("api", prompt, max_tokens=NEW)
+        pieces = list(answer)
+        assert "".join(pieces) == greedy(prompt)[1]
+        assert len(pieces) > 1
+        assert answer.finish_reason in ("length", "stop")
+    chat = api.generate("api", messages=[{"role": "user", "content": PROMPTS[1]}], max_tokens=NEW)
+    assert "".join(chat) == greedy(f"user: {PROMPTS[1]}\nassistant:")[1]  # with the BOS in front
+
+
+def test_the_llm_api_keeps_requests_apart_and_refuses_by_name(
+    api: client.Client, greedy: Callable[..., tuple[list[int], str]]
+) -> None:
+    prompts = [f"{PROMPTS[i % 3]} {i}" for i in range(32)]
+    with ThreadPoolExecutor(32) as pool:
+        found = list(pool.map(lambda prompt: "".join(api.generate("api", prompt, max_tokens=NEW)), prompts))
+    assert found == [greedy(prompt)[1] for prompt in prompts]
+    with api.generate("api", PROMPTS[0], max_tokens=300) as answer:
+        next(iter(answer))
+    with pytest.raises(InferenceError, match="max_seq_len"):
+        "".join(api.generate("api", PROMPTS[0], max_tokens=4000))
+    assert "".join(api.generate("api", PROMPTS[0], max_tokens=2))

@@ -136,6 +136,8 @@ def test_cumulative_texts_are_told_once_and_never_half() -> None:
     server.parts = [_part("A"), _part("A�"), _part("A天"), _part("A天�")]
     answer = generation.generate(server, "m", "x", stream=True)  # type: ignore[arg-type]
     assert list(answer) == ["A", "天", "�"]
+    server.parts = [_part("�")]
+    assert ask(server, "x").text == "�"
 
 
 def test_figures_are_the_server_s_where_it_tells_them() -> None:
