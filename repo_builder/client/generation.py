@@ -204,6 +204,8 @@ def generate(
         inputs |= {"sampling_parameters": json.dumps(sampling), "return_finish_reason": True}
         inputs["return_num_output_tokens"] = True
     else:
+        if layout == "tensorrt-llm" and temperature and not (asked["top_k"] or asked["top_p"]):
+            asked["top_p"] = 1.0  # without either TensorRT-LLM searches greedily
         inputs |= {_named(layout, name, given): value for name, value in asked.items() if value is not None}
         if "return_finish_reason" in given:
             inputs["return_finish_reason"] = True

@@ -101,6 +101,7 @@ def test_the_engine_path_gets_rows_and_the_seed_by_its_older_name(seed: str) -> 
     assert server.sent["max_tokens"].shape == (1, 1)
     assert server.sent[seed].tolist() == [[3]]
     assert "top_k" not in server.sent
+    assert server.sent["top_p"].tolist() == [[1.0]]  # else it would be greedy there
 
 
 def test_messages_are_rendered_here_unless_the_model_takes_them() -> None:

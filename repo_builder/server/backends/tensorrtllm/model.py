@@ -62,6 +62,8 @@ class TritonPythonModel:
             self.ended = True
             self.changed.notify()
         self.worker.join()
+        for asked in self.active:
+            asked.sender.send(_error("the model is unloaded"), flags=_FINAL)
 
     def _take(self, request, sender):
         """Into the round of active requests, or answered at once."""
@@ -120,10 +122,12 @@ class TritonPythonModel:
 
     def _whole(self, request):
         try:
+            if question.stops(request):
+                return pb_utils.InferenceResponse([])
             (row,) = question.read(request, self.parameters, self.engine, decoupled=False)
             while not row.finished and not request.is_cancelled():
                 row.step(self.engine)
-        except ValueError as error:
+        except (ValueError, RuntimeError, IndexError) as error:
             return _error(error)
         return _response(row)
 

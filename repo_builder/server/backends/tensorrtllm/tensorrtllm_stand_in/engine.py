@@ -19,7 +19,11 @@ class Engine:
         self.torch = torch
         torch.set_num_threads(1)
         self.model = transformers.AutoModelForCausalLM.from_pretrained(
-            folder / "checkpoint", dtype=torch.float32, local_files_only=True, attn_implementation="eager"
+            folder / "checkpoint",
+            dtype=torch.float32,
+            local_files_only=True,
+            trust_remote_code=False,
+            attn_implementation="eager",
         ).eval()
         config = self.model.config.get_text_config()
         self.vocabulary = int(config.vocab_size)
@@ -87,7 +91,7 @@ class Row:
 
     def _chosen(self, torch, scores):
         options = self.options
-        if options["top_k"] == 1 or (options["top_k"] <= 0 and options["top_p"] <= 0 and not options["temperature"]):
+        if options["top_k"] == 1 or (options["top_k"] <= 0 and options["top_p"] <= 0):
             return int(torch.argmax(scores))
         if self.random is None:
             self.random = torch.Generator().manual_seed(options["seed"])

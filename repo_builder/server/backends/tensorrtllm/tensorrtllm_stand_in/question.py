@@ -42,6 +42,9 @@ def read(request, parameters, engine, *, decoupled):
     for name, array in (("input_ids", ids), ("input_lengths", lengths), ("request_output_len", wanted)):
         if array is None:
             raise ValueError(f"{name} is required")
+    for name, array in (("input_lengths", lengths), ("request_output_len", wanted)):
+        if array.size != ids.shape[0]:
+            raise ValueError(f"{name} has {array.size} values for a batch of {ids.shape[0]}")
     if ids.shape[0] > 1 and not decoupled:
         raise ValueError("batch size larger than 1 needs decoupled mode")
     return [
@@ -59,9 +62,13 @@ def _row(request, parameters, engine, index, ids, lengths, wanted, decoupled):
         if given(name, False):
             raise ValueError(f"the stand-in of TensorRT-LLM does not serve {name}")
     for name in ("beam_width", "num_return_sequences"):
-        if int(given(name, 1)) > 1:
-            raise ValueError(f"the stand-in of TensorRT-LLM does not serve {name} above 1")
+        if int(given(name, 1)) != 1:
+            raise ValueError(f"the stand-in of TensorRT-LLM serves {name} 1 alone")
     length, limit = int(lengths.reshape(-1)[index]), int(wanted.reshape(-1)[index])
+    if not 0 <= length <= ids.size:
+        raise ValueError(f"input_lengths is {length}: input_ids has {ids.size} tokens")
+    if limit < 1:
+        raise ValueError(f"request_output_len is {limit}: expected at least 1")
     prompt = [int(one) for one in ids[:length]]
     if not prompt:
         raise ValueError("the prompt has no tokens")
