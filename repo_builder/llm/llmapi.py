@@ -29,9 +29,13 @@ _ARGUMENTS = frozenset(
         *("peft_cache_config", "scheduler_config", "cache_transceiver_config", "backend", "cuda_graph_config"),
         *("moe_config", "attn_backend", "disable_overlap_scheduler", "torch_compile_config"),
         *("enable_iter_perf_stats", "allreduce_strategy", "reasoning_parser", "num_postprocess_workers"),
+        *("checkpoint_format", "checkpoint_loader", "print_iter_log", "enable_iter_req_stats", "enable_autotuner"),
+        *("garbage_collection_gen0_threshold", "enable_trtllm_sampler", "enable_mixed_sampler"),
+        *("request_stats_max_iterations", "force_dynamic_quantization"),
     )
 )
-"""Of ``tensorrt_llm.LLM`` (TensorRT-LLM, tests/unittest/api_stability/references_committed/llm.yaml and references)."""
+"""Of ``tensorrt_llm.LLM`` (TensorRT-LLM, tests/unittest/api_stability/references_committed/llm.yaml and references);
+one table for all versions, but for ``_UNTIL_0_19``: which version brought which name is not known here."""
 _UNTIL_0_19 = "pytorch_backend_config"
 CANCELLATION_CHECK_MS = 100
 
@@ -87,7 +91,7 @@ def model_yaml(model: ModelSpec, language: LanguageModel, weights: str, version:
         "dtype": options.dtype,
         "tensor_parallel_size": options.tp,
         "pipeline_parallel_size": options.pp,
-        "max_batch_size": model.batching.max_batch_size,
+        "max_batch_size": model.batching.max_batch_size or None,
         "max_input_len": options.max_input_len,
         "max_seq_len": options.max_seq_len,
         "max_num_tokens": options.max_num_tokens,

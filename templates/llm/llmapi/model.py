@@ -110,6 +110,8 @@ class TritonPythonModel:
                     found = part
             finally:
                 watch.cancel()
+            if found is None:
+                raise RuntimeError("the request was cancelled before its first token")
             return _response(request, found)
         except Exception as error:  # noqa: BLE001 - one request fails, not the model
             return pb_utils.InferenceResponse(error=pb_utils.TritonError(_said(error)))

@@ -58,6 +58,10 @@ def test_options_become_arguments() -> None:
     assert found["enable_chunked_prefill"] is True
 
 
+def test_no_batch_size_is_left_to_the_llm_api() -> None:
+    assert "max_batch_size" not in written(size=0)
+
+
 def test_arguments_of_one_version_only() -> None:
     assert written("0.19.0", engine_args={"pytorch_backend_config": {}})["pytorch_backend_config"] == {}
     with pytest.raises(SpecError, match="no 'pytorch_backend_config'"):
