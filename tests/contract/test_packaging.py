@@ -34,6 +34,9 @@ NEEDED = (
     "server/supervisor.py",
     "server/backends/onnxruntime/model.py",
     "server/backends/pytorch/model.py",
+    "server/backends/tensorrtllm/model.py",
+    "server/backends/vllm/model.py",
+    "server/stand_ins/tensorrt_llm/__init__.py",
     "server/backends/tensorrt/tensorrt_stand_in/plan.py",
     "py.typed",
 )
